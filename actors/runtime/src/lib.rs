@@ -1,0 +1,1 @@
+//! actix, confined: keeper, inlet, bounded mailboxes, drain, jobs

@@ -1,0 +1,255 @@
+//! Every endpoint and event with its schema. `windlass schema` prints it; golden tests keep it from drifting.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::subject::{HostId, Subject, SubjectError};
+
+/// Who answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// Any host that serves the concern.
+    Cluster,
+    /// One host: the request names a path, pid, NIC or device there.
+    Host,
+}
+
+/// A request type names its subject and its reply.
+pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
+    /// What comes back in `{"ok": …}`.
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    /// The concern's one spelling.
+    const CONCERN: &'static str;
+    /// The verb.
+    const VERB: &'static str;
+    /// Who answers.
+    const ADDRESS: Address;
+    /// One line for people.
+    const ABOUT: &'static str;
+    /// A full example, for golden tests and documents.
+    fn sample() -> Self;
+    /// A full example of the reply.
+    fn sample_reply() -> Self::Reply;
+    /// The subject to send this to; `host` counts only for [`Address::Host`].
+    fn subject(host: &HostId) -> Result<Subject, SubjectError> {
+        match Self::ADDRESS {
+            Address::Cluster => Subject::cluster(Self::CONCERN, Self::VERB),
+            Address::Host => Subject::host(host, Self::CONCERN, Self::VERB),
+        }
+    }
+}
+
+/// An event's data names its subject.
+pub trait Topic: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
+    /// The concern's one spelling.
+    const CONCERN: &'static str;
+    /// What happened.
+    const WHAT: &'static str;
+    /// One line for people.
+    const ABOUT: &'static str;
+    /// A full example, for golden tests and documents.
+    fn sample() -> Self;
+    /// The subject that this is published on.
+    fn subject() -> Result<Subject, SubjectError> {
+        Subject::event(Self::CONCERN, Self::WHAT)
+    }
+}
+
+type SchemaOf = fn(&mut SchemaGenerator) -> Value;
+
+/// One request of the catalog.
+pub struct Endpoint {
+    /// The concern's one spelling.
+    pub concern: &'static str,
+    /// The verb.
+    pub verb: &'static str,
+    /// Who answers.
+    pub address: Address,
+    /// One line for people.
+    pub about: &'static str,
+    /// Example of the request and of the reply.
+    pub samples: (Value, Value),
+    request_schema: SchemaOf,
+    reply_schema: SchemaOf,
+}
+
+/// One event of the catalog.
+pub struct EventKind {
+    /// The concern's one spelling.
+    pub concern: &'static str,
+    /// What happened.
+    pub what: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Example of the data.
+    pub sample: Value,
+    schema: SchemaOf,
+}
+
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+fn value<T: Serialize>(sample: T) -> Value {
+    serde_json::to_value(sample).unwrap_or(Value::Null)
+}
+
+fn endpoint<R: Request>() -> Endpoint {
+    Endpoint {
+        concern: R::CONCERN,
+        verb: R::VERB,
+        address: R::ADDRESS,
+        about: R::ABOUT,
+        samples: (value(R::sample()), value(R::sample_reply())),
+        request_schema: schema_of::<R>,
+        reply_schema: schema_of::<R::Reply>,
+    }
+}
+
+fn event<T: Topic>() -> EventKind {
+    EventKind {
+        concern: T::CONCERN,
+        what: T::WHAT,
+        about: T::ABOUT,
+        sample: value(T::sample()),
+        schema: schema_of::<T>,
+    }
+}
+
+/// All requests. A new message type gets its row here.
+pub fn endpoints() -> Vec<Endpoint> {
+    use crate::{house, job, repo, snapshot};
+    vec![
+        endpoint::<house::Status>(),
+        endpoint::<job::JobList>(),
+        endpoint::<job::JobShow>(),
+        endpoint::<job::JobCancel>(),
+        endpoint::<repo::RepoInit>(),
+        endpoint::<repo::RepoShow>(),
+        endpoint::<repo::RepoStats>(),
+        endpoint::<snapshot::SnapshotCreate>(),
+        endpoint::<snapshot::SnapshotRestore>(),
+        endpoint::<snapshot::SnapshotPlan>(),
+        endpoint::<snapshot::SnapshotUndo>(),
+        endpoint::<snapshot::SnapshotExport>(),
+        endpoint::<snapshot::SnapshotVerify>(),
+        endpoint::<snapshot::SnapshotList>(),
+        endpoint::<snapshot::SnapshotShow>(),
+        endpoint::<snapshot::SnapshotDiff>(),
+        endpoint::<snapshot::SnapshotForget>(),
+    ]
+}
+
+/// All events. A new event type gets its row here.
+pub fn events() -> Vec<EventKind> {
+    use crate::{house, job, snapshot};
+    vec![
+        event::<job::JobChanged>(),
+        event::<house::ConcernFailed>(),
+        event::<snapshot::SnapshotCreated>(),
+        event::<snapshot::SnapshotForgotten>(),
+        event::<snapshot::DiskRestored>(),
+    ]
+}
+
+/// The AsyncAPI 3.0 document of the whole wire, with JSON Schemas under `components.schemas`.
+pub fn asyncapi(version: &str) -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|s| s.definitions_path = "/components/schemas".into())
+        .into_generator();
+    let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
+    for e in endpoints() {
+        let id = format!("{}_{}", e.concern, e.verb);
+        let (address, host) = match e.address {
+            Address::Cluster => (format!("windlass.v1.{}.{}", e.concern, e.verb), None),
+            Address::Host => (
+                format!("windlass.v1.host.{{host}}.{}.{}", e.concern, e.verb),
+                Some(json!({"host": {"description": "The host's id"}})),
+            ),
+        };
+        let answer = json!({
+            "oneOf": [
+                {"type": "object", "properties": {"ok": (e.reply_schema)(&mut generator)}, "required": ["ok"]},
+                {"type": "object", "properties": {"error": schema_of::<crate::ErrorBody>(&mut generator)}, "required": ["error"]},
+            ]
+        });
+        messages.insert(
+            format!("{id}_request"),
+            json!({
+                "summary": e.about, "contentType": "application/json",
+                "payload": (e.request_schema)(&mut generator), "examples": [{"payload": e.samples.0}],
+            }),
+        );
+        messages.insert(
+            format!("{id}_answer"),
+            json!({
+                "contentType": "application/json", "payload": answer, "examples": [{"payload": {"ok": e.samples.1}}],
+            }),
+        );
+        let mut channel = json!({
+            "address": address,
+            "messages": {"request": {"$ref": format!("#/components/messages/{id}_request")}},
+        });
+        if let Some(parameters) = host {
+            channel["parameters"] = parameters;
+        }
+        channels.insert(id.clone(), channel);
+        channels.insert(
+            format!("{id}_reply"),
+            json!({
+                "address": null,
+                "messages": {"answer": {"$ref": format!("#/components/messages/{id}_answer")}},
+            }),
+        );
+        operations.insert(
+            id.clone(),
+            json!({
+                "action": "receive", "channel": {"$ref": format!("#/channels/{id}")}, "summary": e.about,
+                "reply": {"channel": {"$ref": format!("#/channels/{id}_reply")}},
+            }),
+        );
+    }
+    for e in events() {
+        let id = format!("event_{}_{}", e.concern, e.what);
+        messages.insert(id.clone(), json!({
+            "summary": e.about, "contentType": "application/cloudevents+json",
+            "payload": {
+                "type": "object",
+                "description": "CloudEvents 1.0, structured mode",
+                "required": ["specversion", "id", "source", "type", "time", "datacontenttype", "data"],
+                "properties": {
+                    "specversion": {"const": "1.0"}, "id": {"type": "string"}, "source": {"type": "string"},
+                    "type": {"const": format!("windlass.{}.{}", e.concern, e.what)}, "time": {"type": "string", "format": "date-time"},
+                    "datacontenttype": {"const": "application/json"}, "data": (e.schema)(&mut generator),
+                },
+            },
+            "examples": [{"payload": {"data": e.sample}}],
+        }));
+        channels.insert(
+            id.clone(),
+            json!({
+                "address": format!("windlass.v1.event.{}.{}", e.concern, e.what),
+                "messages": {"event": {"$ref": format!("#/components/messages/{id}")}},
+            }),
+        );
+        operations.insert(
+            id.clone(),
+            json!({
+                "action": "send", "channel": {"$ref": format!("#/channels/{id}")}, "summary": e.about,
+            }),
+        );
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {"title": "windlass", "version": version,
+            "description": "Requests are answered with {\"ok\": …} or {\"error\": {code, message, hint, retry_after_ms}}."},
+        "defaultContentType": "application/json",
+        "channels": channels, "operations": operations,
+        "components": {"messages": messages, "schemas": schemas},
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Long work as its followers see it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, ErrorBody, Request, Topic};
+
+/// A job's id: a ULID in its 26 characters, so that ids sort by time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct JobId(pub String);
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a job is in its life. `queued -> running -> done | failed | cancelled`; a crash turns `running` into
+/// `interrupted`, from where it is resumed (`running`) or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Durable, waiting for a worker.
+    Queued,
+    /// A worker has it.
+    Running,
+    /// Its worker died; it can be resumed.
+    Interrupted,
+    /// Finished; `result` is set.
+    Done,
+    /// Ended with `error`.
+    Failed,
+    /// Ended because someone asked for it.
+    Cancelled,
+}
+
+impl JobState {
+    /// True when the job will not change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    /// What the job is doing now, such as `reading` or `fetching`.
+    pub phase: String,
+    /// How much of `total` is done, in `unit`.
+    pub done: u64,
+    /// How much there is; 0 when not known yet.
+    pub total: u64,
+    /// `bytes`, `objects`, …
+    pub unit: String,
+    /// Units a second since the phase began.
+    pub rate_per_s: f64,
+    /// Seconds left at that rate; `None` when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+}
+
+/// A job, whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The concern that does it.
+    pub concern: String,
+    /// The verb that asked for it.
+    pub kind: String,
+    /// The idempotency key that it was submitted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// How far it is.
+    pub progress: Progress,
+    /// How often a worker took it up.
+    pub attempts: u32,
+    /// When it was accepted, RFC 3339.
+    pub submitted_at: String,
+    /// When it last changed, RFC 3339.
+    pub updated_at: String,
+    /// The request, as it was submitted.
+    pub request: serde_json::Value,
+    /// With `done`: the reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+    /// With `failed`, `cancelled` or `interrupted`: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+/// Reply of every verb that starts a job: it is durable when this is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobAccepted {
+    /// Follow this id.
+    pub job: JobId,
+    /// True when the request id had been seen before and names that job.
+    pub duplicate: bool,
+}
+
+/// Asks one host for one of its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobShow {
+    /// Which.
+    pub job: JobId,
+}
+
+impl Request for JobShow {
+    type Reply = Job;
+    const CONCERN: &'static str = "jobs";
+    const VERB: &'static str = "show";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "One job of this host, whole";
+    fn sample() -> Self {
+        Self {
+            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+        }
+    }
+    fn sample_reply() -> Job {
+        Job::sample()
+    }
+}
+
+/// Asks one host for its jobs, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobList {
+    /// At most this many; 0 means the default of 100. At most 1,000.
+    #[serde(default)]
+    pub count_max: u32,
+}
+
+/// Jobs, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobListing {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+}
+
+impl Request for JobList {
+    type Reply = JobListing;
+    const CONCERN: &'static str = "jobs";
+    const VERB: &'static str = "ls";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "The jobs of this host, newest first";
+    fn sample() -> Self {
+        Self { count_max: 100 }
+    }
+    fn sample_reply() -> JobListing {
+        JobListing {
+            jobs: vec![Job::sample()],
+        }
+    }
+}
+
+/// Asks one host to stop one of its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCancel {
+    /// Which.
+    pub job: JobId,
+}
+
+impl Request for JobCancel {
+    type Reply = Job;
+    const CONCERN: &'static str = "jobs";
+    const VERB: &'static str = "cancel";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "Stop a job of this host at its next safe point";
+    fn sample() -> Self {
+        Self {
+            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+        }
+    }
+    fn sample_reply() -> Job {
+        Job::sample()
+    }
+}
+
+/// Event: a job changed. Published at each change of state and, at most a few times a second, at progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct JobChanged(pub Job);
+
+impl Topic for JobChanged {
+    const CONCERN: &'static str = "jobs";
+    const WHAT: &'static str = "changed";
+    const ABOUT: &'static str = "A job changed its state or moved on";
+    fn sample() -> Self {
+        Self(Job::sample())
+    }
+}
+
+impl Job {
+    /// A job for documents and golden tests.
+    pub fn sample() -> Self {
+        Self {
+            id: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+            concern: "snapshot".into(),
+            kind: "create".into(),
+            request_id: Some("nightly-web1-2026-11-24".into()),
+            state: JobState::Running,
+            progress: Progress {
+                phase: "reading".into(),
+                done: 1 << 20,
+                total: 1 << 31,
+                unit: "bytes".into(),
+                rate_per_s: 1_500_000_000.0,
+                eta_s: Some(1.4),
+            },
+            attempts: 1,
+            submitted_at: "2026-11-24T03:00:00Z".into(),
+            updated_at: "2026-11-24T03:00:01Z".into(),
+            request: serde_json::json!({"vm": "web1", "disks": [{"path": "/srv/web1.raw"}]}),
+            result: None,
+            error: None,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Everything that crosses a mailbox or a host: plain serde types and the subjects that they travel on.
+//!
+//! Data flows through this crate as bytes and values only: no I/O, no clock, no runtime. A concern meets another
+//! concern here and nowhere else.
+//!
+//! * [`subject`]: the one place that builds and parses subjects.
+//! * [`envelope`]: headers, the answer (`{"ok": …}` or `{"error": …}`) and its error codes.
+//! * [`event`]: CloudEvents 1.0 in structured mode.
+//! * [`job`]: long work as its followers see it.
+//! * [`snapshot`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon itself.
+//! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it.
+//!
+//! What is absent: no type here names a path of another concern, an SDK's type, or a default that hides a missing field
+//! from a reader of an older version (optional fields are `Option` or carry `#[serde(default)]`).
+
+pub mod catalog;
+pub mod envelope;
+pub mod event;
+pub mod house;
+pub mod job;
+pub mod repo;
+pub mod snapshot;
+pub mod subject;
+
+pub use catalog::{Address, Request, Topic};
+pub use envelope::{Answer, Code, ErrorBody, Headers};
+pub use subject::{ConcernName, HostId, Subject};
+
+/// Version of the wire: the `v1` of every subject. A reader of version N reads N-1.
+pub const WIRE_VERSION: u32 = 1;

@@ -1,0 +1,171 @@
+//! Messages about the chunk repository.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, Request};
+
+/// How disks are cut into chunks; fixed for a repository's life, so that equal data has equal ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum Chunker {
+    /// Content-defined: FastCDC, v2020 (Xia et al., doi 10.1109/TPDS.2020.2984632). Sizes in bytes, even, min <= avg <= max.
+    Fastcdc {
+        /// Smallest chunk, in bytes (but for the end of a run of data).
+        min_bytes: u32,
+        /// Wanted mean, in bytes.
+        avg_bytes: u32,
+        /// Largest chunk, in bytes.
+        max_bytes: u32,
+    },
+    /// Chunks of one size at multiples of it: for disks whose writer is aligned, and where CPU is dear.
+    Fixed {
+        /// Chunk size in bytes, a multiple of 4096.
+        chunk_bytes: u32,
+    },
+}
+
+impl Default for Chunker {
+    fn default() -> Self {
+        Self::Fastcdc {
+            min_bytes: 16 << 10,
+            avg_bytes: 64 << 10,
+            max_bytes: 256 << 10,
+        }
+    }
+}
+
+/// Makes a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoInit {
+    /// Where; the configured default when absent. `file:///…`, `memory://…`, `gs://…`, `az://…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// How to cut; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunker: Option<Chunker>,
+}
+
+/// Shows what a repository is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoShow {
+    /// Where; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+}
+
+/// What a repository is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoInfo {
+    /// Its URL, without secrets.
+    pub url: String,
+    /// Its ULID.
+    pub id: String,
+    /// Version of its format.
+    pub version: u32,
+    /// When it was made, RFC 3339.
+    pub created_at: String,
+    /// How disks are cut.
+    pub chunker: Chunker,
+}
+
+/// Counts what a repository holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoStats {
+    /// Where; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoCounts {
+    /// Its URL, without secrets.
+    pub url: String,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Bytes in packs.
+    pub pack_bytes: u64,
+    /// Index objects.
+    pub indexes: u64,
+    /// Bytes in index objects.
+    pub index_bytes: u64,
+    /// Chunks of disks that the index knows.
+    pub chunks: u64,
+    /// Their bytes before compression.
+    pub chunk_raw_bytes: u64,
+    /// Their bytes as stored.
+    pub chunk_stored_bytes: u64,
+    /// Manifest nodes that the index knows.
+    pub nodes: u64,
+    /// Sum of the sizes of all disks of all snapshots, in bytes.
+    pub disk_bytes: u64,
+}
+
+impl RepoInfo {
+    fn sample() -> Self {
+        Self {
+            url: "file:///srv/windlass/repo".into(),
+            id: "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into(),
+            version: 1,
+            created_at: "2026-11-24T03:00:00Z".into(),
+            chunker: Chunker::default(),
+        }
+    }
+}
+
+fn sample_url() -> Option<String> {
+    Some("file:///srv/windlass/repo".into())
+}
+
+impl Request for RepoInit {
+    type Reply = RepoInfo;
+    const CONCERN: &'static str = "snapshot";
+    const VERB: &'static str = "repo_init";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "Make a repository";
+    fn sample() -> Self {
+        Self {
+            repo: sample_url(),
+            chunker: Some(Chunker::default()),
+        }
+    }
+    fn sample_reply() -> RepoInfo {
+        RepoInfo::sample()
+    }
+}
+
+impl Request for RepoShow {
+    type Reply = RepoInfo;
+    const CONCERN: &'static str = "snapshot";
+    const VERB: &'static str = "repo_show";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "What a repository is";
+    fn sample() -> Self {
+        Self { repo: sample_url() }
+    }
+    fn sample_reply() -> RepoInfo {
+        RepoInfo::sample()
+    }
+}
+
+impl Request for RepoStats {
+    type Reply = RepoCounts;
+    const CONCERN: &'static str = "snapshot";
+    const VERB: &'static str = "repo_stats";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "What a repository holds";
+    fn sample() -> Self {
+        Self { repo: sample_url() }
+    }
+    fn sample_reply() -> RepoCounts {
+        RepoCounts {
+            url: "file:///srv/windlass/repo".into(),
+            snapshots: 3,
+            packs: 21,
+            ..RepoCounts::default()
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Subjects: built and parsed here alone.
+//!
+//! ```text
+//! windlass.v1.<concern>.<verb>               any host that serves the concern (queue group <concern>)
+//! windlass.v1.host.<host>.<concern>.<verb>   that host
+//! windlass.v1.event.<concern>.<what>         events
+//! ```
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const PREFIX: &str = "windlass.v1";
+/// Longest token (host, concern, verb) in bytes.
+pub const TOKEN_BYTES_MAX: usize = 64;
+
+/// Why a subject or one of its tokens was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// A token is empty, too long, or has a character that subjects can't carry.
+    #[error("'{0}' can't be part of a subject: use 1 to {TOKEN_BYTES_MAX} of a-z, A-Z, 0-9, '_' and '-'")]
+    Token(String),
+    /// The text is not one of the three forms above.
+    #[error(
+        "'{0}' is not a windlass subject; it looks like windlass.v1.<concern>.<verb>, windlass.v1.host.<host>.<concern>.<verb> or windlass.v1.event.<concern>.<what>"
+    )]
+    Form(String),
+}
+
+fn token(text: &str) -> Result<String, SubjectError> {
+    let fine = !text.is_empty()
+        && text.len() <= TOKEN_BYTES_MAX
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if fine {
+        Ok(text.to_owned())
+    } else {
+        Err(SubjectError::Token(text.to_owned()))
+    }
+}
+
+macro_rules! token_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks that `text` is 1 to 64 of a-z, A-Z, 0-9, `_` and `-`.
+            pub fn new(text: &str) -> Result<Self, SubjectError> {
+                token(text).map(Self)
+            }
+            /// The token as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = SubjectError;
+            fn try_from(text: String) -> Result<Self, SubjectError> {
+                Self::new(&text)
+            }
+        }
+        impl From<$name> for String {
+            fn from(token: $name) -> String {
+                token.0
+            }
+        }
+    };
+}
+
+token_type! {
+    /// A host's id: unique in the fleet, stable over restarts.
+    HostId
+}
+token_type! {
+    /// A concern's name, such as `snapshot`: its directory, config section, subject token and metric prefix.
+    ConcernName
+}
+
+/// Where a message goes. `Display` gives the text; [`Subject::parse`] takes it apart again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// Answered by any host that serves the concern.
+    Cluster {
+        /// The concern.
+        concern: ConcernName,
+        /// The verb.
+        verb: String,
+    },
+    /// Answered by one host.
+    Host {
+        host: HostId,
+        concern: ConcernName,
+        verb: String,
+    },
+    /// An event: something that happened.
+    Event {
+        /// The concern.
+        concern: ConcernName,
+        /// What happened.
+        what: String,
+    },
+}
+
+impl Subject {
+    /// `windlass.v1.<concern>.<verb>`
+    pub fn cluster(concern: &str, verb: &str) -> Result<Self, SubjectError> {
+        Ok(Self::Cluster {
+            concern: ConcernName::new(concern)?,
+            verb: token(verb)?,
+        })
+    }
+    /// `windlass.v1.host.<host>.<concern>.<verb>`
+    pub fn host(host: &HostId, concern: &str, verb: &str) -> Result<Self, SubjectError> {
+        Ok(Self::Host {
+            host: host.clone(),
+            concern: ConcernName::new(concern)?,
+            verb: token(verb)?,
+        })
+    }
+    /// `windlass.v1.event.<concern>.<what>`
+    pub fn event(concern: &str, what: &str) -> Result<Self, SubjectError> {
+        Ok(Self::Event {
+            concern: ConcernName::new(concern)?,
+            what: token(what)?,
+        })
+    }
+    /// The concern that the subject belongs to.
+    pub fn concern(&self) -> &ConcernName {
+        match self {
+            Self::Cluster { concern, .. } | Self::Host { concern, .. } | Self::Event { concern, .. } => concern,
+        }
+    }
+    /// The verb of a request, or what an event tells.
+    pub fn verb(&self) -> &str {
+        match self {
+            Self::Cluster { verb, .. } | Self::Host { verb, .. } => verb,
+            Self::Event { what, .. } => what,
+        }
+    }
+    /// The queue group of a cluster-wide request; host-addressed requests and events have none.
+    pub fn queue_group(&self) -> Option<&str> {
+        match self {
+            Self::Cluster { concern, .. } => Some(concern.as_str()),
+            Self::Host { .. } | Self::Event { .. } => None,
+        }
+    }
+    /// Takes the text of a subject apart.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        let form = || SubjectError::Form(text.to_owned());
+        let rest = text
+            .strip_prefix(PREFIX)
+            .and_then(|r| r.strip_prefix('.'))
+            .ok_or_else(form)?;
+        let tokens: Vec<&str> = rest.split('.').collect();
+        match tokens.as_slice() {
+            ["host", host, concern, verb] => Self::host(&HostId::new(host)?, concern, verb),
+            ["event", concern, what] => Self::event(concern, what),
+            ["host" | "event", ..] => Err(form()),
+            [concern, verb] => Self::cluster(concern, verb),
+            _ => Err(form()),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster { concern, verb } => write!(f, "{PREFIX}.{concern}.{verb}"),
+            Self::Host { host, concern, verb } => write!(f, "{PREFIX}.host.{host}.{concern}.{verb}"),
+            Self::Event { concern, what } => write!(f, "{PREFIX}.event.{concern}.{what}"),
+        }
+    }
+}
+
+/// Which events a subscriber wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventFilter {
+    /// Every event of every concern.
+    All,
+    /// Every event of one concern.
+    Concern(ConcernName),
+    /// One kind of event.
+    Exactly(ConcernName, String),
+}
+
+impl EventFilter {
+    /// True when `subject` is an event that this filter wants.
+    pub fn wants(&self, subject: &Subject) -> bool {
+        let Subject::Event { concern, what } = subject else {
+            return false;
+        };
+        match self {
+            Self::All => true,
+            Self::Concern(wanted) => wanted == concern,
+            Self::Exactly(wanted, kind) => wanted == concern && kind == what,
+        }
+    }
+    /// The filter in NATS's wildcard form.
+    pub fn pattern(&self) -> String {
+        match self {
+            Self::All => format!("{PREFIX}.event.>"),
+            Self::Concern(concern) => format!("{PREFIX}.event.{concern}.*"),
+            Self::Exactly(concern, what) => format!("{PREFIX}.event.{concern}.{what}"),
+        }
+    }
+    /// Reads the form that [`EventFilter::pattern`] writes.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        let form = || SubjectError::Form(text.to_owned());
+        let rest = text
+            .strip_prefix(PREFIX)
+            .and_then(|r| r.strip_prefix(".event."))
+            .ok_or_else(form)?;
+        match rest.split('.').collect::<Vec<_>>().as_slice() {
+            [">"] => Ok(Self::All),
+            [concern, "*" | ">"] => Ok(Self::Concern(ConcernName::new(concern)?)),
+            [concern, what] => Ok(Self::Exactly(ConcernName::new(concern)?, token(what)?)),
+            _ => Err(form()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_survives_its_text() {
+        let host = HostId::new("h-1").unwrap();
+        for subject in [
+            Subject::cluster("rack_scheduler", "place").unwrap(),
+            Subject::host(&host, "snapshot", "create").unwrap(),
+            Subject::event("snapshot", "created").unwrap(),
+        ] {
+            assert_eq!(Subject::parse(&subject.to_string()), Ok(subject));
+        }
+        for filter in [
+            "windlass.v1.event.>",
+            "windlass.v1.event.snapshot.*",
+            "windlass.v1.event.snapshot.created",
+        ] {
+            assert_eq!(EventFilter::parse(filter).unwrap().pattern(), filter);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_subject_is_refused() {
+        for text in [
+            "",
+            "windlass",
+            "windlass.v2.a.b",
+            "windlass.v1.a",
+            "windlass.v1.host.h.a",
+            "windlass.v1.event.a",
+            "windlass.v1.a.b.c",
+            "windlass.v1.a.*",
+            "windlass.v1..b",
+            "windlass.v1.a.b ",
+            "windlass.v1.é.b",
+        ] {
+            assert!(Subject::parse(text).is_err(), "{text} was taken");
+        }
+        assert!(HostId::new(&"x".repeat(65)).is_err());
+        assert!(serde_json::from_str::<HostId>("\"a.b\"").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Port Bus, its in-process implementation, conformance suite and faulty decorator

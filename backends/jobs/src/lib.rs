@@ -1,0 +1,1 @@
+//! Port Jobs: durable work; redb implementation and conformance suite

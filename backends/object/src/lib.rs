@@ -1,0 +1,1 @@
+//! Store over the object_store crate: local files, Google Cloud Storage, Azure

@@ -1,0 +1,1 @@
+//! The chunk repository on a Store: blobs, packs, index, manifests, snapshots

@@ -1,0 +1,1 @@
+//! Port Store: objects; memory implementation, conformance suite and decorators

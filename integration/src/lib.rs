@@ -1,0 +1,1 @@
+//! Helpers for tests across crates: processes, disks, a power-loss file layer
