@@ -99,8 +99,11 @@ pub enum Subject {
     },
     /// Answered by one host.
     Host {
+        /// The host.
         host: HostId,
+        /// The concern.
         concern: ConcernName,
+        /// The verb.
         verb: String,
     },
     /// An event: something that happened.

@@ -1,1 +1,37 @@
-//! The chunk repository on a Store: blobs, packs, index, manifests, snapshots
+//! The chunk repository on a [`store::Store`]: blobs, packs, index, manifests, snapshots. The bytes are specified in
+//! `docs/FORMAT.md`.
+//!
+//! ```text
+//! write: BlobSink::put (CPU threads: dedup, compress, append) -> pack -> PUT (durable) -> index -> snapshot object, last
+//! read:  snapshot -> manifest nodes -> chunk ids -> index -> coalesced range reads of packs -> checked blobs
+//! ```
+//!
+//! What is absent: nothing here rests on a conditional write, a lock, or a clock of this host compared with another's;
+//! no object is ever overwritten; no blob leaves this crate unchecked; nothing here knows a VM's disk or a path on it.
+
+mod blob;
+mod config;
+mod doc;
+mod error;
+mod fetch;
+mod id;
+mod index;
+pub mod manifest;
+mod pack;
+mod repo;
+mod session;
+mod verify;
+
+pub use blob::{BlobKind, BlobSink, DrySink, Put};
+pub use config::{FORMAT_VERSION, RepoConfig};
+pub use doc::{DiskEntry, SnapshotDoc, SnapshotDraft, SnapshotId};
+pub use error::{Kind, RepoError};
+pub use fetch::{FetchLimits, FetchPlan};
+pub use id::BlobId;
+pub use manifest::{ChunkRef, ManifestRef, NodeSource};
+pub use repo::{Repo, RepoCounts};
+pub use session::{Session, SessionLimits};
+pub use verify::VerifyReport;
+
+/// Result of a repository call.
+pub type Result<T> = std::result::Result<T, RepoError>;

@@ -1,0 +1,1 @@
+//! Where a leaf is cut into chunks.

@@ -1,0 +1,1 @@
+//! What a restore copies, fetches and punches, and in which order.

@@ -1,0 +1,87 @@
+//! Errors of a store.
+//!
+//! Policy: an adapter maps its SDK's errors to a [`Kind`] and keeps the SDK's text as the source; the SDK's types stop
+//! there. Whoever calls decides by the kind, never by the text.
+
+use std::fmt;
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The key or URL has a wrong form.
+    Invalid,
+    /// No such object, bucket or directory.
+    NotFound,
+    /// Credentials are missing or not enough, or the directory may not be read or written.
+    Denied,
+    /// The store is full (quota or disk).
+    Full,
+    /// The server asks for fewer requests.
+    SlowDown,
+    /// The body was shorter than promised.
+    Truncated,
+    /// The object is larger than the caller takes.
+    TooLarge,
+    /// No answer in time.
+    Timeout,
+    /// Network, 5xx, or an I/O error of the device.
+    Unavailable,
+    /// Anything else.
+    Other,
+}
+
+/// An error of a store: which operation on which object failed, and how.
+#[derive(Debug, Clone)]
+pub struct StoreError {
+    /// What a caller can act on.
+    pub kind: Kind,
+    /// `put`, `get`, …
+    pub operation: &'static str,
+    /// Key or prefix.
+    pub object: String,
+    /// The store's URL, without secrets; empty until [`StoreError::at`] says it.
+    pub url: String,
+    /// The SDK's or system's own words.
+    pub source: String,
+}
+
+impl StoreError {
+    /// An error of `operation` on `object`.
+    pub fn new(kind: Kind, operation: &'static str, object: impl Into<String>, source: impl fmt::Display) -> Self {
+        Self {
+            kind,
+            operation,
+            object: object.into(),
+            url: String::new(),
+            source: source.to_string(),
+        }
+    }
+    /// Says which store it was.
+    #[must_use]
+    pub fn at(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.url);
+        self
+    }
+    pub(crate) fn invalid_key(key: &str) -> Self {
+        Self::new(Kind::Invalid, "key", key, "not a valid object key")
+    }
+    /// False when trying again may help.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(
+            self.kind,
+            Kind::SlowDown | Kind::Truncated | Kind::Timeout | Kind::Unavailable
+        )
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.operation, self.object)?;
+        if !self.url.is_empty() {
+            write!(f, " in {}", self.url)?;
+        }
+        write!(f, ": {}", self.source)
+    }
+}
+
+impl std::error::Error for StoreError {}
