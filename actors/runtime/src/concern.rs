@@ -1,0 +1,197 @@
+//! What the author of a concern writes.
+
+use std::collections::BTreeMap;
+use std::future::{Future, ready};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use wire::{Code, ErrorBody, Headers, Request};
+
+/// A concern: built by a factory, one message at a time, on its own thread.
+///
+/// ```
+/// # use runtime::{Call, Concern, Effect, Routes};
+/// # use wire::house::{Status, StatusReply};
+/// # use wire::{ErrorBody, Request};
+/// struct Door {
+///     asked: u64,
+/// }
+///
+/// impl Concern for Door {
+///     const NAME: &'static str = "house";
+///     fn routes() -> Routes<Self> {
+///         Routes::new().on(Self::status) // one row a verb; the type of the request names it
+///     }
+///     fn observed(&self) -> serde_json::Value {
+///         serde_json::json!({"asked": self.asked})
+///     }
+/// }
+///
+/// impl Door {
+///     fn status(&mut self, _request: Status, _call: &Call) -> Effect<Self, StatusReply> {
+///         self.asked += 1; // decide here, on the state ...
+///         Effect::run(async { Ok(Status::sample_reply()) }) // ... and leave what takes time to a future
+///     }
+/// }
+/// ```
+pub trait Concern: Sized + Unpin + 'static {
+    /// The concern's one spelling.
+    const NAME: &'static str;
+    /// Its verbs.
+    fn routes() -> Routes<Self>;
+    /// What it says of its state: for status, console, metrics and tests.
+    fn observed(&self) -> Value;
+}
+
+/// What surrounds a request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The verb it was sent to.
+    pub verb: String,
+    /// Its headers.
+    pub headers: Headers,
+    /// When its asker stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// What follows from a decision: a future, and then the answer.
+pub struct Effect<A, T>(LocalBoxFuture<'static, Finish<A, T>>);
+
+/// How an effect ends.
+pub(crate) enum Finish<A, T> {
+    Answer(Result<T, ErrorBody>),
+    /// The answer needs the concern once more.
+    Decide(Decide<A, T>),
+}
+
+/// The decision that follows an effect.
+pub(crate) type Decide<A, T> = Box<dyn FnOnce(&mut A) -> Result<T, ErrorBody>>;
+
+impl<A: 'static, T: 'static> Effect<A, T> {
+    /// The answer, known at once.
+    pub fn answer(result: Result<T, ErrorBody>) -> Self {
+        Self(ready(Finish::Answer(result)).boxed_local())
+    }
+    /// A future that ends with the answer. It runs on the concern's thread: it may wait, and must not block.
+    pub fn run(future: impl Future<Output = Result<T, ErrorBody>> + 'static) -> Self {
+        Self(future.map(Finish::Answer).boxed_local())
+    }
+    /// A future, then a decision on what came of it. Not decided when the concern died in between: the asker hears
+    /// `internal` then.
+    pub fn then<O: 'static>(
+        future: impl Future<Output = O> + 'static,
+        decide: impl FnOnce(&mut A, O) -> Result<T, ErrorBody> + 'static,
+    ) -> Self {
+        let finish =
+            |outcome| Finish::Decide(Box::new(move |concern: &mut A| decide(concern, outcome)) as Decide<A, T>);
+        Self(future.map(finish).boxed_local())
+    }
+    pub(crate) fn into_future(self) -> LocalBoxFuture<'static, Finish<A, T>> {
+        self.0
+    }
+}
+
+type Handle<A> = Box<dyn Fn(&mut A, &Call, &Bytes) -> Result<Effect<A, Value>, ErrorBody>>;
+
+/// The verbs of a concern: one row each.
+pub struct Routes<A> {
+    rows: BTreeMap<&'static str, Handle<A>>,
+    endpoints: Vec<bus::Endpoint>,
+    // rows that belong to another concern or stand twice
+    faults: Vec<String>,
+}
+
+impl<A: Concern> Default for Routes<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<A: Concern> Routes<A> {
+    /// No verbs.
+    pub fn new() -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            endpoints: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Adds the verb of the handler's request type.
+    pub fn on<R: Request>(mut self, handler: fn(&mut A, R, &Call) -> Effect<A, R::Reply>) -> Self {
+        let handle: Handle<A> = Box::new(move |concern, call, payload| {
+            let request = decoded::<R>(payload)?;
+            Ok(encoded(handler(concern, request, call)))
+        });
+        if R::CONCERN != A::NAME {
+            self.faults
+                .push(format!("{}.{} is no verb of {}", R::CONCERN, R::VERB, A::NAME));
+        }
+        if self.rows.insert(R::VERB, handle).is_some() {
+            self.faults.push(format!("{}.{} stands twice", A::NAME, R::VERB));
+        }
+        self.endpoints.push(bus::Endpoint::of::<R>());
+        self
+    }
+
+    pub(crate) fn endpoints(&self) -> Result<Vec<bus::Endpoint>, String> {
+        match self.faults.first() {
+            None => Ok(self.endpoints.clone()),
+            Some(fault) => Err(fault.clone()),
+        }
+    }
+
+    pub(crate) fn handle(&self, concern: &mut A, call: &Call, payload: &Bytes) -> Result<Effect<A, Value>, ErrorBody> {
+        let Some(handle) = self.rows.get(call.verb.as_str()) else {
+            let known: Vec<&str> = self.rows.keys().copied().collect();
+            return Err(ErrorBody::new(
+                Code::Invalid,
+                format!(
+                    "{} has no verb '{}'; it has {}; nothing was carried out",
+                    A::NAME,
+                    call.verb,
+                    known.join(", ")
+                ),
+            ));
+        };
+        handle(concern, call, payload)
+    }
+}
+
+fn decoded<R: Request>(payload: &Bytes) -> Result<R, ErrorBody> {
+    serde_json::from_slice(payload).map_err(|e| {
+        ErrorBody::new(
+            Code::Invalid,
+            format!(
+                "the request to {}.{} can't be read: {e}; nothing was carried out",
+                R::CONCERN,
+                R::VERB
+            ),
+        )
+        .hint("windlass schema")
+    })
+}
+
+fn encoded<A: 'static, T: Serialize + 'static>(effect: Effect<A, T>) -> Effect<A, Value> {
+    let encode = |result: Result<T, ErrorBody>| {
+        serde_json::to_value(result?).map_err(|e| {
+            ErrorBody::new(
+                Code::Internal,
+                format!("the reply can't be encoded: {e}; the request was carried out"),
+            )
+        })
+    };
+    Effect(
+        effect
+            .0
+            .map(move |finish| match finish {
+                Finish::Answer(result) => Finish::Answer(encode(result)),
+                Finish::Decide(decide) => Finish::Decide(Box::new(move |concern: &mut A| encode(decide(concern)))),
+            })
+            .boxed_local(),
+    )
+}

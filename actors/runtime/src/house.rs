@@ -1,0 +1,356 @@
+//! The house: starts concerns and job runners, answers for itself and for jobs, drains.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use actix_rt::Arbiter;
+use bus::{Bus, Service};
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+use jobs::Jobs;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use wire::event::CloudEvent;
+use wire::house::{ConcernFailed, ConcernStatus, Status, StatusReply};
+use wire::job::{Job, JobCancel, JobList, JobListing, JobShow};
+use wire::{Code, ConcernName, ErrorBody, HostId};
+
+use crate::concern::{Call, Concern, Effect, Routes};
+use crate::job_desk::{Desk, shown};
+use crate::keeper::{Drain, Failed, Keeper, Observe, Stop};
+use crate::ledger::Ledger;
+use crate::system::ActorSystem;
+use crate::{Clock, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
+
+/// How long a concern may take to say how it is, in milliseconds.
+const OBSERVE_TIMEOUT_MS: u64 = 1_000;
+/// Failures that may wait to be published; one concern fails once.
+const FAILURES_MAX: usize = 64;
+/// Jobs of `jobs.ls` when the asker names no number, and the most.
+const LIST_JOBS_DEFAULT: usize = 100;
+/// A list of jobs ends before its answer grows over this, in bytes.
+const LIST_BYTES_MAX: usize = 768 << 10;
+
+/// What a house is built from.
+#[derive(Debug, Clone)]
+pub struct HouseOptions {
+    /// This host.
+    pub host: HostId,
+    /// windlass's version.
+    pub version: String,
+    /// `embedded` or `lattice`.
+    pub mode: String,
+    /// Where the state is kept, for status.
+    pub state_dir: String,
+    /// The bus to serve on.
+    pub bus: Arc<dyn Bus>,
+    /// The job store.
+    pub jobs: Arc<dyn Jobs>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// What to do with jobs that an earlier process left.
+    pub recover: Recover,
+}
+
+/// One concern as the house holds it; the concern's own type ends at these closures.
+struct Room {
+    ledger: Arc<Ledger>,
+    stop_taking: CancellationToken,
+    observe: Box<dyn Fn() -> BoxFuture<'static, Option<Value>> + Send + Sync>,
+    drain: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
+    end: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+    arbiter: Arbiter,
+}
+
+struct Inner {
+    options: HouseOptions,
+    started_at: String,
+    system: ActorSystem,
+    desk: Arc<Desk>,
+    failures: mpsc::Sender<Failed>,
+    rooms: Mutex<BTreeMap<&'static str, Arc<Room>>>,
+}
+
+/// A running house; clones are the same house.
+#[derive(Clone)]
+pub struct House(Arc<Inner>);
+
+impl fmt::Debug for House {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("House").field("options", &self.0.options).finish()
+    }
+}
+
+impl House {
+    /// Opens a house without concerns: recovers the jobs and serves `house.status` and `jobs.*`. To be called on a
+    /// multi-thread tokio runtime; job bodies run there.
+    ///
+    /// # Errors
+    /// When the job store, the bus or the system refuses.
+    pub async fn open(options: HouseOptions) -> Result<Self, RuntimeError> {
+        let HouseOptions {
+            jobs,
+            bus,
+            clock,
+            host,
+            recover,
+            ..
+        } = options.clone();
+        let desk = Arc::new(Desk::open(jobs, bus.clone(), clock.clone(), host.clone(), recover).await?);
+        let (failures, failed) = mpsc::channel(FAILURES_MAX);
+        tokio::spawn(publish_failures(bus, clock.clone(), host, failed));
+        let house = Self(Arc::new(Inner {
+            started_at: rfc3339(clock.now_ms()),
+            system: ActorSystem::start().await?,
+            desk: desk.clone(),
+            failures,
+            rooms: Mutex::new(BTreeMap::new()),
+            options,
+        }));
+        let inner = Arc::downgrade(&house.0);
+        house.start(Limits::default(), move || Itself(inner.clone())).await?;
+        house.start(Limits::default(), move || JobBook(desk.clone())).await?;
+        Ok(house)
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, BTreeMap<&'static str, Arc<Room>>> {
+        self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ledger_of(&self, concern: &str) -> Arc<Ledger> {
+        self.rooms()[concern].ledger.clone()
+    }
+
+    /// Starts a concern on a thread of its own and serves its verbs. `factory` builds it, and again after each death; what
+    /// has to survive a death lives outside, in what the factory clones in.
+    ///
+    /// # Errors
+    /// `Invalid` when a row of its routes belongs elsewhere or the concern runs already; what the bus or the system says.
+    pub async fn start<A: Concern>(
+        &self,
+        limits: Limits,
+        factory: impl Fn() -> A + Send + 'static,
+    ) -> Result<(), RuntimeError> {
+        let invalid = |why: String| RuntimeError::new(Kind::Invalid, format!("{} can't be started: {why}", A::NAME));
+        let endpoints = A::routes().endpoints().map_err(invalid)?;
+        let concern = ConcernName::new(A::NAME).map_err(|e| invalid(e.to_string()))?;
+        if limits.mailbox_messages_max == 0 || limits.in_flight_max == 0 {
+            return Err(invalid(
+                "mailbox_messages_max and in_flight_max must be 1 or more".into(),
+            ));
+        }
+        if self.rooms().contains_key(A::NAME) {
+            return Err(invalid("it runs already".into()));
+        }
+        let service = Service {
+            concern,
+            host: self.0.options.host.clone(),
+            endpoints,
+            queue_requests_max: limits.mailbox_messages_max,
+        };
+        let ledger = Arc::new(Ledger::new(A::NAME, limits));
+        let arbiter = self.0.system.arbiter().await?;
+        let keeper = self.keeper(&arbiter, ledger.clone(), factory);
+        let incoming = self.0.options.bus.serve(service).await?;
+        let stop_taking = CancellationToken::new();
+        tokio::spawn(inlet::run(
+            incoming,
+            keeper.clone(),
+            ledger.clone(),
+            stop_taking.clone(),
+        ));
+        let room = Room::new(ledger, stop_taking, keeper, arbiter);
+        self.rooms().insert(A::NAME, Arc::new(room));
+        Ok(())
+    }
+
+    fn keeper<A: Concern>(
+        &self,
+        arbiter: &Arbiter,
+        ledger: Arc<Ledger>,
+        factory: impl Fn() -> A + Send + 'static,
+    ) -> Addr<Keeper<A>> {
+        let (clock, failures) = (self.0.options.clock.clone(), self.0.failures.clone());
+        Keeper::start_in_arbiter(&arbiter.handle(), move |ctx| {
+            // the ledger's slots are the real bound; the few more are for Observe, Drain and Stop
+            ctx.set_mailbox_capacity(ledger.limits.mailbox_messages_max + 16);
+            Keeper::new(Box::new(factory), A::routes(), ledger, clock, failures)
+        })
+    }
+
+    /// Starts to run the jobs of a concern, at most `parallel_jobs_max` at once. What an earlier process left is taken up
+    /// as [`HouseOptions::recover`] says.
+    pub fn runner(&self, concern: &'static str, kinds: Kinds, parallel_jobs_max: usize) -> Runner {
+        Runner::start(self.0.desk.clone(), concern, kinds, parallel_jobs_max)
+    }
+
+    /// How the house and each concern is.
+    ///
+    /// # Errors
+    /// When the job store can't be read.
+    pub async fn status(&self) -> Result<StatusReply, ErrorBody> {
+        let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
+        let options = &self.0.options;
+        Ok(StatusReply {
+            host: options.host.clone(),
+            version: options.version.clone(),
+            pid: std::process::id(),
+            started_at: self.0.started_at.clone(),
+            mode: options.mode.clone(),
+            state_dir: options.state_dir.clone(),
+            concerns: join_all(rooms.iter().map(|room| room.status())).await,
+            jobs_open: options.jobs.open_count().await?,
+        })
+    }
+
+    /// Ends in good order: takes nothing new, finishes what is in hand within `timeout`, answers the rest `unavailable`,
+    /// leaves jobs that still run to the next start. Returns how many concerns and jobs were not finished in time.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
+        for room in &rooms {
+            // whoever drains can still be asked how it goes
+            if room.ledger.concern != Itself::NAME && room.ledger.concern != JobBook::NAME {
+                room.stop_taking.cancel();
+            }
+        }
+        let (jobs_left, finished) = futures::join!(
+            self.0.desk.drain(timeout),
+            join_all(rooms.iter().map(|room| room.drained(timeout)))
+        );
+        for room in &rooms {
+            room.stop_taking.cancel();
+            (room.end)().await;
+            room.arbiter.stop();
+        }
+        jobs_left + finished.iter().filter(|in_time| !**in_time).count()
+    }
+}
+
+impl Room {
+    fn new<A: Concern>(
+        ledger: Arc<Ledger>,
+        stop_taking: CancellationToken,
+        keeper: Addr<Keeper<A>>,
+        arbiter: Arbiter,
+    ) -> Self {
+        let (observed, drained, ended) = (keeper.clone(), keeper.clone(), keeper);
+        Self {
+            ledger,
+            stop_taking,
+            observe: Box::new(move || {
+                let answer = observed.send(Observe);
+                async move { answer.await.ok().flatten() }.boxed()
+            }),
+            drain: Box::new(move || {
+                let (tell, told) = oneshot::channel();
+                let asked = drained.send(Drain(tell));
+                async move { asked.await.is_ok() && told.await.is_ok() }.boxed()
+            }),
+            end: Box::new(move || {
+                let asked = ended.send(Stop);
+                asked.map(|_its_thread_may_be_gone| ()).boxed()
+            }),
+            arbiter,
+        }
+    }
+
+    async fn status(&self) -> ConcernStatus {
+        let patience = Duration::from_millis(OBSERVE_TIMEOUT_MS);
+        let observed = match tokio::time::timeout(patience, (self.observe)()).await {
+            Ok(Some(observed)) => observed,
+            Ok(None) => Value::Null,
+            Err(_) => json!({"unknown": format!("no word from it within {OBSERVE_TIMEOUT_MS} ms")}),
+        };
+        self.ledger.status(observed)
+    }
+
+    /// True when all was answered in time.
+    async fn drained(&self, timeout: Duration) -> bool {
+        tokio::time::timeout(timeout, (self.drain)()).await.unwrap_or(false)
+    }
+}
+
+async fn publish_failures(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, host: HostId, mut failed: mpsc::Receiver<Failed>) {
+    while let Some(Failed { concern, deaths, cause }) = failed.recv().await {
+        let data = ConcernFailed {
+            host: host.clone(),
+            concern: concern.to_owned(),
+            deaths,
+            cause,
+        };
+        let event = CloudEvent::new(ulid(&*clock), &host, rfc3339(clock.now_ms()), data);
+        if let Err(e) = bus::announce(&*bus, &event).await {
+            tracing::warn!(concern, error = %e, "house.concern_failed was not published");
+        }
+    }
+}
+
+/// The concern `house`: the daemon itself.
+struct Itself(Weak<Inner>);
+
+impl Concern for Itself {
+    const NAME: &'static str = "house";
+    fn routes() -> Routes<Self> {
+        Routes::new().on(Self::status)
+    }
+    fn observed(&self) -> Value {
+        Value::Null
+    }
+}
+
+impl Itself {
+    fn status(&mut self, _: Status, _: &Call) -> Effect<Self, StatusReply> {
+        let inner = self.0.clone();
+        Effect::run(async move {
+            let gone = || ErrorBody::new(Code::Unavailable, "the daemon is ending");
+            House(inner.upgrade().ok_or_else(gone)?).status().await
+        })
+    }
+}
+
+/// The concern `jobs`: tells of jobs and cancels them.
+struct JobBook(Arc<Desk>);
+
+impl Concern for JobBook {
+    const NAME: &'static str = "jobs";
+    fn routes() -> Routes<Self> {
+        Routes::new().on(Self::list).on(Self::show).on(Self::cancel)
+    }
+    fn observed(&self) -> Value {
+        json!({"jobs_running": self.0.running.len()})
+    }
+}
+
+impl JobBook {
+    fn list(&mut self, request: JobList, _: &Call) -> Effect<Self, JobListing> {
+        let desk = self.0.clone();
+        let count = match request.count_max {
+            0 => LIST_JOBS_DEFAULT,
+            count => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        Effect::run(async move {
+            let mut bytes = 0;
+            let fits = |job: &Job| {
+                bytes += serde_json::to_vec(job).map_or(0, |json| json.len());
+                bytes <= LIST_BYTES_MAX
+            };
+            let listed = desk.jobs.list(count).await?;
+            Ok(JobListing {
+                jobs: listed.into_iter().map(shown).take_while(fits).collect(),
+            })
+        })
+    }
+    fn show(&mut self, request: JobShow, _: &Call) -> Effect<Self, Job> {
+        let desk = self.0.clone();
+        Effect::run(async move { Ok(desk.jobs.show(&request.job).await?) })
+    }
+    fn cancel(&mut self, request: JobCancel, _: &Call) -> Effect<Self, Job> {
+        let desk = self.0.clone();
+        Effect::run(async move { Ok(desk.cancel(&request.job).await?) })
+    }
+}

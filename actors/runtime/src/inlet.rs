@@ -1,0 +1,80 @@
+//! Between the bus and a concern's mailbox: nothing is dropped in silence.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use actix::prelude::SendError;
+use bus::{Delivery, Incoming, PAYLOAD_BYTES_MAX};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::house::ConcernState;
+use wire::{Code, ErrorBody};
+
+use crate::concern::{Call, Concern};
+use crate::keeper::{Keeper, Letter};
+use crate::ledger::{Ledger, deadline_passed};
+
+/// Takes requests until `stop`, then refuses what the bus still had queued.
+pub(crate) async fn run<A: Concern>(
+    mut incoming: Incoming,
+    keeper: Addr<Keeper<A>>,
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            delivery = incoming.next() => match delivery {
+                Some(delivery) => take(delivery, &keeper, &ledger),
+                // the bus itself ended
+                None => return,
+            },
+        }
+    }
+    incoming.close();
+    while let Some(delivery) = incoming.next().await {
+        ledger.answer(delivery.responder, Err(ledger.unavailable()));
+    }
+}
+
+fn take<A: Concern>(delivery: Delivery, keeper: &Addr<Keeper<A>>, ledger: &Ledger) {
+    let Delivery {
+        subject,
+        headers,
+        payload,
+        deadline,
+        responder,
+    } = delivery;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let message = format!(
+            "{subject}: {} bytes; at most {PAYLOAD_BYTES_MAX} are taken",
+            payload.len()
+        );
+        return ledger.answer(responder, Err(ErrorBody::new(Code::Invalid, message)));
+    }
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return ledger.answer(responder, Err(deadline_passed(A::NAME, subject.verb())));
+    }
+    if ledger.state() == ConcernState::Failed {
+        return ledger.answer(responder, Err(ledger.unavailable()));
+    }
+    let Some(slot) = ledger.slot() else {
+        return ledger.answer(responder, Err(ledger.busy()));
+    };
+    let letter = Letter {
+        call: Call {
+            verb: subject.verb().to_owned(),
+            headers,
+            deadline,
+        },
+        payload,
+        responder,
+        slot,
+    };
+    match keeper.try_send(letter) {
+        Ok(()) => {}
+        Err(SendError::Full(letter)) => ledger.answer(letter.responder, Err(ledger.busy())),
+        Err(SendError::Closed(letter)) => ledger.answer(letter.responder, Err(ledger.unavailable())),
+    }
+}

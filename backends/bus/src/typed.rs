@@ -1,0 +1,98 @@
+//! The typed way to use a bus.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use wire::event::CloudEvent;
+use wire::{Answer, Code, ErrorBody, Headers, HostId, Request, Subject, Topic};
+
+use crate::{Bus, BusError, Kind, PAYLOAD_BYTES_MAX};
+
+/// Asks with a typed request. `host` counts only for host-addressed verbs.
+///
+/// # Errors
+/// The server's error as it answered it, or the bus's own turned into one.
+pub async fn call<R: Request>(
+    bus: &dyn Bus,
+    host: &HostId,
+    request: &R,
+    headers: Headers,
+) -> Result<R::Reply, ErrorBody> {
+    let subject = R::subject(host).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
+    let payload = encode(&subject, request)?;
+    let answer = bus.request(&subject, headers, payload).await?;
+    read_answer::<R::Reply>(&subject, &answer)
+}
+
+/// Asks with any JSON, as `windlass send` does.
+///
+/// # Errors
+/// As [`call`].
+pub async fn call_json(
+    bus: &dyn Bus,
+    subject: &Subject,
+    request: &Value,
+    headers: Headers,
+) -> Result<Value, ErrorBody> {
+    let payload = encode(subject, request)?;
+    let answer = bus.request(subject, headers, payload).await?;
+    read_answer::<Value>(subject, &answer)
+}
+
+/// Publishes a typed event.
+///
+/// # Errors
+/// `Invalid` when it can't be encoded or is too large.
+pub async fn announce<T: Topic>(bus: &dyn Bus, event: &CloudEvent<T>) -> Result<(), BusError> {
+    let subject = T::subject().map_err(|e| BusError::new(Kind::Invalid, e.to_string()))?;
+    let payload = serde_json::to_vec(event).map_err(|e| {
+        BusError::new(
+            Kind::Invalid,
+            format!("the event for {subject} can't be encoded; nothing was published"),
+        )
+        .caused_by(e)
+    })?;
+    bus.publish(&subject, payload.into()).await
+}
+
+/// Encodes an answer; one that is too large for the bus becomes an `internal` error that says so.
+pub fn answer_bytes(result: Result<Value, ErrorBody>) -> Bytes {
+    let bytes = encoded(&Answer::from(result));
+    if bytes.len() <= PAYLOAD_BYTES_MAX {
+        return bytes;
+    }
+    encoded(&Answer::<Value>::Error(ErrorBody::new(
+        Code::Internal,
+        format!(
+            "the answer has {} bytes; at most {PAYLOAD_BYTES_MAX} are carried; the request was carried out",
+            bytes.len()
+        ),
+    )))
+}
+
+fn encoded(answer: &Answer<Value>) -> Bytes {
+    serde_json::to_vec(answer)
+        .expect("an answer holds only JSON values and text, which always encode")
+        .into()
+}
+
+fn encode(subject: &Subject, request: &impl Serialize) -> Result<Bytes, ErrorBody> {
+    serde_json::to_vec(request).map(Bytes::from).map_err(|e| {
+        ErrorBody::new(
+            Code::Invalid,
+            format!("the request to {subject} can't be encoded: {e}; nothing was sent"),
+        )
+    })
+}
+
+fn read_answer<T: serde::de::DeserializeOwned>(subject: &Subject, bytes: &[u8]) -> Result<T, ErrorBody> {
+    serde_json::from_slice::<Answer<T>>(bytes)
+        .map_err(|e| {
+            ErrorBody::new(
+                Code::Internal,
+                format!("the answer from {subject} can't be read: {e}; the request may have been carried out"),
+            )
+            .hint("compare the versions of both sides: windlass status")
+        })?
+        .into_result()
+}
