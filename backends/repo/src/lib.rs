@@ -16,22 +16,25 @@ mod error;
 mod fetch;
 mod id;
 mod index;
+mod io;
 pub mod manifest;
 mod pack;
 mod repo;
 mod session;
+#[cfg(test)]
+mod testing;
 mod verify;
 
-pub use blob::{BlobKind, BlobSink, DrySink, Put};
-pub use config::{FORMAT_VERSION, RepoConfig};
-pub use doc::{DiskEntry, SnapshotDoc, SnapshotDraft, SnapshotId};
+pub use blob::{BLOB_RAW_BYTES_MAX, BlobKind, BlobSink, DrySink, Put};
+pub use config::{FORMAT_VERSION, RepoConfig, RepoParams};
+pub use doc::{BlobRef, DiskEntry, SnapshotDoc, SnapshotDraft, SnapshotId};
 pub use error::{Kind, RepoError};
 pub use fetch::{FetchLimits, FetchPlan};
 pub use id::BlobId;
 pub use manifest::{ChunkRef, ManifestRef, NodeSource};
-pub use repo::{Repo, RepoCounts};
+pub use repo::{Progress, Repo, RepoCounts, Snapshots};
 pub use session::{Session, SessionLimits};
-pub use verify::VerifyReport;
+pub use verify::{FINDINGS_MAX, VerifyReport};
 
 /// Result of a repository call.
 pub type Result<T> = std::result::Result<T, RepoError>;

@@ -1,0 +1,150 @@
+//! Snapshots, and counts.
+
+use futures::StreamExt;
+use futures::stream;
+
+use super::{Repo, RepoCounts, Snapshots};
+use crate::doc::SNAPSHOT_BYTES_MAX;
+use crate::{Kind, RepoError, Result, SnapshotDoc, SnapshotId, io};
+
+/// Snapshot objects read at once.
+const SNAPSHOT_LOADS_MAX: usize = 16;
+/// Shortest beginning of an id that is taken, in characters.
+const PREFIX_CHARACTERS_MIN: usize = 8;
+const ULID_CHARACTERS: usize = 26;
+
+impl Repo {
+    /// All snapshots. A damaged one is told beside the others. Index segments written since are opened as well.
+    ///
+    /// # Errors
+    /// `Kind::TooNew` when a newer windlass wrote one, or the store's.
+    pub async fn snapshots(&self) -> Result<Snapshots> {
+        let mut objects = Vec::new();
+        io::list(self.store(), "snapshots/", |meta| objects.push(meta.key.as_str().to_owned())).await?;
+        // after the listing: whatever these refer to was in the index before they were visible
+        self.refresh_index().await?;
+        let mut loads = stream::iter(objects.into_iter().map(|object| async move { self.load_snapshot(&object).await }))
+            .buffer_unordered(SNAPSHOT_LOADS_MAX);
+        let mut found = Snapshots::default();
+        while let Some(loaded) = loads.next().await {
+            match loaded {
+                Ok(Some(doc)) => found.docs.push(doc),
+                Ok(None) => {}
+                Err(error) if error.kind == Kind::Corrupt => found.damaged.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        found.docs.sort_by_key(|doc| doc.id);
+        found.damaged.sort_by(|a, b| a.object.cmp(&b.object));
+        Ok(found)
+    }
+
+    /// The snapshot with this id, or with the one id that begins so (8 characters or more).
+    ///
+    /// # Errors
+    /// `Kind::NotFound`, `Kind::Invalid` when the text is no id or several begin so, `Kind::Corrupt`, or the store's.
+    pub async fn snapshot(&self, id_or_prefix: &str) -> Result<SnapshotDoc> {
+        let wanted = id_or_prefix.to_ascii_uppercase();
+        let shape_fits = (PREFIX_CHARACTERS_MIN..=ULID_CHARACTERS).contains(&wanted.len())
+            && wanted.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !shape_fits {
+            let shown: String = id_or_prefix.chars().take(80).collect();
+            let why = format!("a snapshot's id has {ULID_CHARACTERS} letters and digits; its first 8 or more will do");
+            return Err(RepoError::invalid(shown, why).hint("windlass snapshot ls"));
+        }
+        let mut objects = Vec::new();
+        io::list(self.store(), &format!("snapshots/{wanted}"), |meta| objects.push(meta.key.as_str().to_owned())).await?;
+        let none = || {
+            RepoError::new(Kind::NotFound, format!("snapshots/{wanted}"), "there is no such snapshot")
+                .hint("windlass snapshot ls")
+        };
+        if objects.len() > 1 {
+            let why = format!("{} snapshots begin so; give more of the id", objects.len());
+            return Err(RepoError::invalid(wanted, why).hint("windlass snapshot ls"));
+        }
+        self.refresh_index().await?;
+        let object = objects.first().ok_or_else(none)?;
+        self.load_snapshot(object).await?.ok_or_else(none)
+    }
+
+    /// The newest snapshot of a VM.
+    ///
+    /// # Errors
+    /// `Kind::NotFound` when it has none. When one is damaged that might be newer, that error.
+    pub async fn latest(&self, vm: &str) -> Result<SnapshotDoc> {
+        let Snapshots { docs, mut damaged } = self.snapshots().await?;
+        let found = docs.into_iter().rev().find(|doc| doc.vm == vm);
+        let newer = |error: &RepoError| match &found {
+            Some(doc) => error.object > SnapshotDoc::key_of(&doc.id),
+            None => true,
+        };
+        // nobody can tell whose a damaged snapshot is: to take an older one in silence would be wrong
+        if let Some(at) = damaged.iter().position(newer) {
+            return Err(damaged.swap_remove(at));
+        }
+        found.ok_or_else(|| {
+            RepoError::new(Kind::NotFound, format!("vm {vm}"), "has no snapshot in this repository")
+                .hint("windlass snapshot ls")
+        })
+    }
+
+    async fn load_snapshot(&self, object: &str) -> Result<Option<SnapshotDoc>> {
+        match io::get(self.store(), object, SNAPSHOT_BYTES_MAX).await {
+            Ok(bytes) => SnapshotDoc::decode(object, &bytes).map(Some),
+            // forgotten since the listing
+            Err(e) if e.kind == store::Kind::NotFound => Ok(None),
+            Err(e) => Err(RepoError::of_referenced(e)),
+        }
+    }
+
+    /// Removes a snapshot. Its blobs stay until no snapshot needs them.
+    ///
+    /// # Errors
+    /// `Kind::NotFound`; `Kind::Conflict` when it is held until after `now` (RFC 3339) and `force` is not given;
+    /// `Kind::Invalid` when `now` is no time; or the store's. A damaged snapshot is removed with `force` alone.
+    pub async fn forget(&self, id: &SnapshotId, force: bool, now: &str) -> Result<SnapshotDoc> {
+        let object = SnapshotDoc::key_of(id);
+        let doc = self.snapshot(&id.to_string()).await?;
+        if let Some(until) = doc.held_until.as_deref().filter(|_| !force) {
+            let time = |text: &str| text.parse::<jiff::Timestamp>();
+            let now = time(now).map_err(|e| RepoError::invalid(now.to_owned(), format!("not a time: {e}")))?;
+            // a hold that can't be read is a hold
+            if time(until).map_or(true, |until| until > now) {
+                let why = format!("is held until {until}; it was left as it is");
+                return Err(RepoError::new(Kind::Conflict, object, why)
+                    .hint(format!("windlass snapshot forget {id} --force")));
+            }
+        }
+        io::delete(self.store(), &[object]).await?;
+        Ok(doc)
+    }
+
+    /// Counts what the repository holds. A blob that two sessions stored at once counts twice.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn counts(&self) -> Result<RepoCounts> {
+        let snapshots = self.snapshots().await?;
+        let mut counts = RepoCounts { url: self.url(), ..RepoCounts::default() };
+        counts.snapshots = (snapshots.docs.len() + snapshots.damaged.len()) as u64;
+        counts.disk_bytes = snapshots.docs.iter().flat_map(|d| &d.disks).map(|d| d.manifest.size_bytes).sum();
+        io::list(self.store(), "packs/", |meta| {
+            counts.packs += 1;
+            counts.pack_bytes += meta.size_bytes;
+        })
+        .await?;
+        io::list(self.store(), "index/", |meta| {
+            counts.indexes += 1;
+            counts.index_bytes += meta.size_bytes;
+        })
+        .await?;
+        for segment in self.index().segments() {
+            let sums = segment.sums();
+            counts.chunks += sums.data_blobs;
+            counts.chunk_raw_bytes += sums.data_raw_bytes;
+            counts.chunk_stored_bytes += sums.data_stored_bytes;
+            counts.nodes += sums.node_blobs;
+        }
+        Ok(counts)
+    }
+}
