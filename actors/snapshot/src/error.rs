@@ -92,3 +92,21 @@ impl From<SnapshotError> for ErrorBody {
         ErrorBody { code, message: error.message, hint: error.hint, retry_after_ms: None }
     }
 }
+
+impl From<repo::RepoError> for SnapshotError {
+    fn from(error: repo::RepoError) -> Self {
+        let kind = match error.kind {
+            repo::Kind::NotFound => Kind::NotFound,
+            repo::Kind::Corrupt => Kind::Corrupt,
+            repo::Kind::TooNew { .. } | repo::Kind::Invalid => Kind::Invalid,
+            repo::Kind::Conflict => Kind::Conflict,
+            repo::Kind::Store(store::Kind::Denied) => Kind::Denied,
+            repo::Kind::Store(store::Kind::Full) => Kind::Full,
+            repo::Kind::Store(store::Kind::NotFound) => Kind::NotFound,
+            repo::Kind::Store(store::Kind::Invalid) => Kind::Invalid,
+            repo::Kind::Store(_) => Kind::Unavailable,
+            repo::Kind::Internal => Kind::Internal,
+        };
+        Self { kind, message: error.to_string(), hint: error.hint.clone() }
+    }
+}

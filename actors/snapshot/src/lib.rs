@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Rooms: [`core`] decides (what to cut, what to copy, in which order), without I/O; [`port`] is what a disk must be able
-//! to do; [`engine`] moves the bytes; [`actor`] answers messages and runs the jobs.
+//! to do; [`engine`] moves the bytes; [`job`] does what a request asks, step by step; [`actor`] answers messages and runs the jobs.
 
+pub mod actor;
 pub mod core;
 pub mod engine;
 pub mod error;
+pub mod job;
 pub mod port;
 
 pub use error::{Kind, SnapshotError};

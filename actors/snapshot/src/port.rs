@@ -4,7 +4,27 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+use async_trait::async_trait;
+use repo::Repo;
+use wire::repo::Chunker;
+
 use crate::Result;
+
+/// Opens repositories by their URL; the composition root knows how.
+#[async_trait]
+pub trait Repos: Debug + Send + Sync {
+    /// The repository at `url`, or the configured default. The default one, when it is a local directory that isn't there
+    /// yet, is made.
+    ///
+    /// # Errors
+    /// `NotFound` for none there, `Invalid` for a URL of another form.
+    async fn open(&self, url: Option<&str>) -> Result<Repo>;
+    /// Makes a repository.
+    ///
+    /// # Errors
+    /// `Conflict` when there is one already.
+    async fn init(&self, url: Option<&str>, chunker: Option<Chunker>) -> Result<Repo>;
+}
 
 /// What tells that a disk was changed while it was read: compared before and after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

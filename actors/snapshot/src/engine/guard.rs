@@ -1,1 +1,307 @@
-//! .
+//! Refuses a disk that something else uses, before a byte of it is written.
+//!
+//! In use means: a loop device or swap stands on it, it is mounted as a file, another process has it open for writing, or
+//! another process holds a lock on it. Files are compared by device and inode, so hard links, symlinks and mount
+//! namespaces don't hide a user. What this process may not look at (another user's `/proc/PID/fd` without privileges) is
+//! skipped; so are users inside the kernel that show nowhere in `/proc` or `/sys` (an in-kernel iSCSI target), and a
+//! writer that closed the file and kept a shared mapping of it. The exclusive `flock` that the writer then takes is the
+//! agreement among windlass processes.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Flock, FlockType};
+
+use crate::{Kind, Result, SnapshotError};
+
+/// Most users that one error names.
+const USERS_NAMED_MAX: usize = 3;
+
+/// Looks for users of a disk. The roots are `/proc` and `/sys` but for tests.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    proc_root: PathBuf,
+    sys_root: PathBuf,
+    own_pid: u32,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new("/proc".into(), "/sys".into(), std::process::id())
+    }
+}
+
+/// Who uses a disk, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct User {
+    what: String,
+    hint: String,
+}
+
+impl Guard {
+    /// A guard that looks below these roots and takes `own_pid` for itself.
+    pub fn new(proc_root: PathBuf, sys_root: PathBuf, own_pid: u32) -> Self {
+        Self { proc_root, sys_root, own_pid }
+    }
+
+    /// Checks a disk that is to be overwritten. Call it before the writer opens the disk: its lock is looked for too.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` when it is no regular file or has another size than `size_bytes`; `Conflict` when it is in
+    /// use, naming the user and what to do; `Denied` when it can't be opened for writing.
+    pub fn check(&self, path: &Path, size_bytes: u64) -> Result<()> {
+        let meta = self.check_shape(path, size_bytes)?;
+        let mut users = self.users(path, &meta);
+        if users.is_empty() {
+            users.extend(self.lock_holder(path, &meta)?);
+        }
+        refuse(path, &users)
+    }
+
+    /// Checks again for users that came in between, when this process itself has the disk open and locked.
+    ///
+    /// # Errors
+    /// As [`Guard::check`].
+    pub fn check_again(&self, path: &Path, size_bytes: u64) -> Result<()> {
+        let meta = self.check_shape(path, size_bytes)?;
+        refuse(path, &self.users(path, &meta))
+    }
+
+    fn check_shape(&self, path: &Path, size_bytes: u64) -> Result<Metadata> {
+        let shown = path.display();
+        let meta = std::fs::metadata(path).map_err(|e| SnapshotError::io("find disk", path.display(), &e))?;
+        let kind = meta.file_type();
+        let invalid = |why: String| Err(SnapshotError::new(Kind::Invalid, why));
+        if kind.is_dir() {
+            return invalid(format!("{shown} is a directory, not a disk; nothing was changed"));
+        }
+        if kind.is_block_device() {
+            return invalid(format!("{shown} is a block device: those come in the next release; nothing was changed"));
+        }
+        if !kind.is_file() {
+            return invalid(format!("{shown} is no regular file, so it is no disk; nothing was changed"));
+        }
+        if meta.len() != size_bytes {
+            let len = meta.len();
+            let why = format!(
+                "disk {shown} has {len} bytes, but the snapshot's disk has {size_bytes}: a restore in place needs equal sizes; nothing was changed"
+            );
+            return Err(SnapshotError::new(Kind::Invalid, why)
+                .hint("check that this is the right disk, or write the snapshot as a new file: --output NEW"));
+        }
+        Ok(meta)
+    }
+
+    /// All users that show in `/proc` and `/sys`.
+    fn users(&self, path: &Path, meta: &Metadata) -> Vec<User> {
+        let mut users = self.loop_devices(path, meta);
+        users.extend(self.swap(path, meta));
+        users.extend(self.mounted(meta));
+        users.extend(self.writers(meta));
+        users
+    }
+
+    fn loop_devices(&self, path: &Path, meta: &Metadata) -> Vec<User> {
+        let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut users = Vec::new();
+        for name in names(&self.sys_root.join("block")).into_iter().filter(|n| n.starts_with("loop")) {
+            let device = self.sys_root.join("block").join(&name);
+            let Some(backing) = read_line(&device.join("loop/backing_file")) else { continue };
+            let backing = PathBuf::from(backing.strip_suffix(" (deleted)").unwrap_or(&backing));
+            if !is_same(&backing, meta) && backing != canonical {
+                continue;
+            }
+            let numbers = std::iter::once(device.join("dev"))
+                .chain(names(&device).into_iter().filter(|n| n.starts_with(&name)).map(|n| device.join(n).join("dev")));
+            let mounts: Vec<String> =
+                numbers.filter_map(|dev| read_line(&dev)).flat_map(|dev| self.mount_points(&dev)).collect();
+            users.push(match mounts.first() {
+                Some(at) => User {
+                    what: format!("it backs /dev/{name}, which is mounted at {at}"),
+                    hint: format!("umount {at} && losetup -d /dev/{name}"),
+                },
+                None => User { what: format!("it backs /dev/{name}"), hint: format!("losetup -d /dev/{name}") },
+            });
+        }
+        users
+    }
+
+    fn mount_lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.proc_root.join("self/mountinfo")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Where the device with these numbers is mounted.
+    fn mount_points(&self, numbers: &str) -> Vec<String> {
+        let lines = self.mount_lines();
+        let of_device = lines.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+        of_device.filter(|fields| fields.get(2) == Some(&numbers)).filter_map(|f| f.get(4).map(|at| unescape(at))).collect()
+    }
+
+    /// A mount whose source is the file itself (file-backed mounts need no loop device since Linux 6.12).
+    fn mounted(&self, meta: &Metadata) -> Vec<User> {
+        let mut users = Vec::new();
+        for line in self.mount_lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(source) = right.split(' ').nth(1).filter(|s| s.starts_with('/')) else { continue };
+            if is_same(Path::new(&unescape(source)), meta) {
+                let at = unescape(left.split(' ').nth(4).unwrap_or("?"));
+                users.push(User { what: format!("it is mounted at {at}"), hint: format!("umount {at}") });
+            }
+        }
+        users
+    }
+
+    fn swap(&self, path: &Path, meta: &Metadata) -> Option<User> {
+        let text = std::fs::read_to_string(self.proc_root.join("swaps")).unwrap_or_default();
+        let mut files = text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescape);
+        let file = files.find(|file| is_same(Path::new(file), meta))?;
+        Some(User { what: format!("the host swaps to it ({file})"), hint: format!("swapoff {}", path.display()) })
+    }
+
+    /// Other processes that have it open for writing.
+    fn writers(&self, meta: &Metadata) -> Vec<User> {
+        let mut users = Vec::new();
+        for name in names(&self.proc_root) {
+            let Ok(pid) = name.parse::<u32>() else { continue };
+            if pid == self.own_pid {
+                continue; // this process's own use is settled by the lock
+            }
+            let process = self.proc_root.join(&name);
+            let writes = names(&process.join("fd")).iter().any(|fd| self.is_writer(&process, fd, meta));
+            if writes {
+                users.push(self.process(pid, "has it open for writing"));
+            }
+        }
+        users
+    }
+
+    fn is_writer(&self, process: &Path, fd: &str, meta: &Metadata) -> bool {
+        let link = process.join("fd").join(fd);
+        // Sockets, pipes and the like have no path; to ask a file's attributes may wait for a server.
+        if !std::fs::read_link(&link).is_ok_and(|to| to.is_absolute()) || !is_same(&link, meta) {
+            return false;
+        }
+        let text = std::fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+        flags.is_some_and(|flags| flags & 0o3 != 0) // O_ACCMODE: 0 is O_RDONLY
+    }
+
+    fn process(&self, pid: u32, does: &str) -> User {
+        let comm = read_line(&self.proc_root.join(pid.to_string()).join("comm")).unwrap_or_else(|| "?".to_owned());
+        User {
+            what: format!("process {pid} ({comm}) {does}"),
+            hint: format!("stop process {pid} (is the VM still running?), then try again"),
+        }
+    }
+
+    /// Whoever holds a lock that excludes ours: `flock`, POSIX, or open file description.
+    fn lock_holder(&self, path: &Path, meta: &Metadata) -> Result<Option<User>> {
+        let open = |e: &std::io::Error| SnapshotError::io("open for writing disk", path.display(), e);
+        let file = File::options().read(true).write(true).open(path).map_err(|e| open(&e))?;
+        let flocked = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let _ = rustix::fs::flock(&file, FlockOperation::Unlock); // closing the file does it too
+                false
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => true,
+            Err(e) => return Err(SnapshotError::io("lock disk", path.display(), &e.into())),
+        };
+        let listed = self.locks(meta);
+        // Hidden from `/proc/locks`: a holder in another PID namespace. Open file description locks have PID -1, which
+        // rustix's debug assertions refuse, so the call is left out where the list knows one.
+        let asked = if listed.is_empty() {
+            // A filesystem without such locks has no holder.
+            rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).ok().flatten()
+        } else {
+            None
+        };
+        if !flocked && asked.is_none() && listed.is_empty() {
+            return Ok(None);
+        }
+        let asked_pid = asked.and_then(|lock| lock.pid).and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+        let user = match asked_pid.or_else(|| listed.into_iter().flatten().next()) {
+            Some(pid) => self.process(pid, "holds a lock on it"),
+            None => User {
+                what: "another process holds a lock on it".to_owned(),
+                hint: format!("find it with: fuser -v {}", path.display()),
+            },
+        };
+        Ok(Some(user))
+    }
+
+    /// Locks of other processes on the disk by `/proc/locks`, with the holder where it is told:
+    /// `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`; device numbers in hex; PID -1 for open file descriptions.
+    fn locks(&self, meta: &Metadata) -> Vec<Option<u32>> {
+        let text = std::fs::read_to_string(self.proc_root.join("locks")).unwrap_or_default();
+        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        let device = format!("{major:02x}:{minor:02x}");
+        let held = |line: &str| -> Option<Option<u32>> {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if !matches!(*fields.get(1)?, "POSIX" | "OFDLCK" | "FLOCK") {
+                return None; // leases and delegations don't exclude writers; "->" marks one that waits
+            }
+            let (on, inode) = fields.get(5)?.rsplit_once(':')?;
+            // btrfs and overlayfs tell `stat` another device than this list; those have major 0.
+            if inode.parse::<u64>() != Ok(meta.ino()) || (on != device && major != 0) {
+                return None;
+            }
+            let pid = fields.get(4)?.parse::<u32>().ok();
+            (pid != Some(self.own_pid)).then_some(pid)
+        };
+        text.lines().filter_map(held).collect()
+    }
+}
+
+fn refuse(path: &Path, users: &[User]) -> Result<()> {
+    let Some(first) = users.first() else { return Ok(()) };
+    let mut named: Vec<&str> = users.iter().take(USERS_NAMED_MAX).map(|u| u.what.as_str()).collect();
+    named.dedup();
+    let more = match users.len().saturating_sub(USERS_NAMED_MAX) {
+        0 => String::new(),
+        n => format!("; and {n} more"),
+    };
+    let why = format!("disk {} is in use: {}{more}; nothing was changed", path.display(), named.join("; "));
+    Err(SnapshotError::new(Kind::Conflict, why).hint(first.hint.clone()))
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn read_line(path: &Path) -> Option<String> {
+    Some(std::fs::read_to_string(path).ok()?.trim_end_matches('\n').to_owned())
+}
+
+fn is_same(path: &Path, meta: &Metadata) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
+}
+
+/// The kernel writes space, tab, newline and backslash of paths as `\ooo`.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|c| std::str::from_utf8(c).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

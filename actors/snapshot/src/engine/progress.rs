@@ -26,6 +26,11 @@ impl Progress {
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
+    /// Says how much of how much is done, where someone else counts.
+    pub fn set(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
     /// Phase, bytes done, bytes in all.
     pub fn now(&self) -> (&'static str, u64, u64) {
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);

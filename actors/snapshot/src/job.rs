@@ -1,0 +1,60 @@
+//! What a request does, step by step: opens disks and repositories, calls the engine, and records the result.
+//!
+//! Everything here is async and runs off the actor; the engine's blocking parts run on blocking threads.
+
+mod create;
+mod export;
+mod look;
+mod record;
+mod repository;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bus::Bus;
+use config::Snapshot as Settings;
+use repo::SessionLimits;
+use runtime::Clock;
+use state::State;
+use wire::HostId;
+
+pub use create::create;
+
+pub use look::{diff, forget, list, show};
+pub use repository::{repo_init, repo_show, repo_stats};
+pub use verify::verify;
+
+use crate::port::Repos;
+use crate::{Kind, Result, SnapshotError};
+
+/// What every job of this concern works with.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// This host.
+    pub host: HostId,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What saves work: which snapshot a disk was last equal to.
+    pub state: Arc<dyn State>,
+    /// Where events go.
+    pub bus: Arc<dyn Bus>,
+    /// Opens repositories.
+    pub repos: Arc<dyn Repos>,
+    /// `[snapshot]`.
+    pub settings: Settings,
+    /// How sessions write.
+    pub session_limits: SessionLimits,
+    /// How restores read.
+    pub fetch_limits: repo::FetchLimits,
+    /// Where the intent journals are.
+    pub state_dir: PathBuf,
+}
+
+/// Runs blocking work on a blocking thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(SnapshotError::new(Kind::Internal, format!("a worker of the snapshot engine died: {error}"))),
+    }
+}

@@ -1,0 +1,1 @@
+//! `windlass snapshot export` and `windlass restore --output`.
