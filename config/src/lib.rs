@@ -1,1 +1,76 @@
-//! Typed configuration: TOML, environment, flags
+//! Typed configuration.
+//!
+//! Layers, each over the one before: defaults, a TOML file, the environment (`WINDLASS_…`), flags.
+//!
+//! ```text
+//! Surroundings (env, user, host name) --+
+//! file text ----------------------------+--> check each value against KEYS --> merge --> Config + origin of each value
+//! flags --------------------------------+            |
+//!                                                    +--> findings, with file and line
+//! ```
+//!
+//! One table, [`keys`], says of every key its type, bounds, default and meaning. The reference file, `check-config`,
+//! `config show` and the nearest-name suggestions all read it, so none of them can disagree with the others.
+//!
+//! What is absent: this crate reads nothing but the one file that it is told to; the environment comes in as an argument.
+//! There is no key for a secret, and there will be none: a key may name a *file* that holds a secret, or the secret comes
+//! in the environment of whoever needs it (an SDK reads its own variables).
+
+mod bus;
+mod check;
+mod error;
+mod file;
+mod gateway;
+mod host;
+mod key;
+mod load;
+mod log;
+mod nearest;
+mod reference;
+mod repo;
+mod runtime;
+mod snapshot;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use bus::{Bus, BusMode};
+pub use check::{Finding, Place, Severity, check_environment, check_text};
+pub use error::{ConfigError, Kind};
+pub use file::{FileText, choose_file, read_file};
+pub use gateway::Gateway;
+pub use host::Surroundings;
+pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
+pub use load::{Flags, Loaded, Origin, Shown, load};
+pub use log::{Log, LogFormat};
+pub use reference::reference;
+pub use repo::{ChunkerConfig, ChunkerMode, Repo};
+pub use runtime::Runtime;
+pub use snapshot::Snapshot;
+pub use value::Value;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// This host's id in subjects.
+    pub host_id: wire::HostId,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The message bus.
+    pub bus: Bus,
+    /// Actors and jobs.
+    pub runtime: Runtime,
+    /// The chunk repository.
+    pub repo: Repo,
+    /// The snapshot concern.
+    pub snapshot: Snapshot,
+    /// The HTTP gateway.
+    pub gateway: Gateway,
+}

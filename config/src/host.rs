@@ -1,0 +1,78 @@
+//! The keys before the first table, and the defaults that depend on the machine and the user.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::key::{Key, KeyType, Preset, Section};
+
+pub(crate) static SECTION: Section = Section {
+    name: "",
+    about: "This host.",
+    keys: &[
+        Key {
+            path: "host_id",
+            kind: KeyType::Token,
+            preset: Preset::Derived("the host's name"),
+            about: "This host's id in subjects: unique in the fleet, stable over restarts.",
+        },
+        Key {
+            path: "state_dir",
+            kind: KeyType::Path,
+            preset: Preset::Derived("/var/lib/windlass for root, $XDG_STATE_HOME/windlass (~/.local/state/windlass) for others"),
+            about: "Where state is kept: jobs, journals of restores, the gateway's socket. One process at a time.",
+        },
+    ],
+};
+
+/// What the defaults depend on, and the environment: given, never looked up here.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// True when the user is root.
+    pub is_root: bool,
+    /// The host's name.
+    pub host_name: String,
+    /// The working directory; relative paths of flags and variables begin there.
+    pub working_dir: PathBuf,
+}
+
+impl Surroundings {
+    /// A variable that is set to something: empty ones count as absent.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+    /// An XDG base directory (<https://specifications.freedesktop.org/basedir/>): relative values are invalid and passed over.
+    fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
+        let absolute = |text: &str| Some(PathBuf::from(text)).filter(|p| p.is_absolute());
+        self.var(name)
+            .and_then(absolute)
+            .or_else(|| self.var("HOME").and_then(absolute).map(|home| home.join(below_home)))
+    }
+    /// The default of `state_dir`.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        if self.is_root {
+            return PathBuf::from("/var/lib/windlass");
+        }
+        self.xdg("XDG_STATE_HOME", ".local/state")
+            .map_or_else(|| self.working_dir.join(".windlass"), |dir| dir.join("windlass"))
+    }
+    /// Where a configuration file is looked for when none is named.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some(PathBuf::from("/etc/windlass/windlass.toml"));
+        }
+        self.xdg("XDG_CONFIG_HOME", ".config")
+            .map(|dir| dir.join("windlass/windlass.toml"))
+    }
+    /// The default of `host_id`: the host's name up to its first dot, with what a subject can't carry made `-`.
+    pub(crate) fn host_id(&self) -> String {
+        let short = self.host_name.split('.').next().unwrap_or_default();
+        let clean: String = short
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+            .take(wire::subject::TOKEN_BYTES_MAX)
+            .collect();
+        if clean.is_empty() { "localhost".into() } else { clean }
+    }
+}

@@ -1,0 +1,111 @@
+//! The table of keys: the one place that knows which keys there are.
+
+/// A section of the file: a table, and what it is about.
+#[derive(Debug)]
+pub struct Section {
+    /// Dotted name, such as `repo.chunker`; empty for the keys that stand before the first table.
+    pub name: &'static str,
+    /// One or two lines for people.
+    pub about: &'static str,
+    /// Its keys, in the order of the reference file.
+    pub keys: &'static [Key],
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted path, such as `snapshot.threads`.
+    pub path: &'static str,
+    /// What may stand there.
+    pub kind: KeyType,
+    /// What stands there when nobody says anything.
+    pub preset: Preset,
+    /// One line for people.
+    pub about: &'static str,
+}
+
+/// What may stand behind a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    /// 1 to 64 of a-z, A-Z, 0-9, `_` and `-`.
+    Token,
+    /// An absolute path.
+    Path,
+    /// A repository's URL, or an absolute path of a local one.
+    RepoUrl,
+    /// Directives of the log filter, such as `info,windlass_repo=debug`.
+    LogFilter,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// A whole number within bounds, both included.
+    Integer {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+}
+
+/// A default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// The same everywhere.
+    Text(&'static str),
+    /// The same everywhere.
+    Integer(u64),
+    /// Depends on the machine or on another key; the text tells how, for people.
+    Derived(&'static str),
+}
+
+impl Key {
+    /// The variable that sets this key: `WINDLASS_`, the path in capitals, `__` for each dot.
+    pub fn env_name(&self) -> String {
+        format!("WINDLASS_{}", self.path.to_uppercase().replace('.', "__"))
+    }
+    /// The last part of the path: how the key is spelled inside its table.
+    pub fn leaf(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+impl KeyType {
+    /// What is wanted, for messages: `a whole number from 1 to 19`.
+    pub fn wanted(&self) -> String {
+        match self {
+            Self::Token => "1 to 64 of a-z, A-Z, 0-9, '_' and '-'".into(),
+            Self::Path => "an absolute path".into(),
+            Self::RepoUrl => {
+                "a repository: file:///…, memory://…, gs://bucket/…, az://container/… or an absolute path".into()
+            }
+            Self::LogFilter => "error, warn, info, debug, trace or off, or a list such as 'info,windlass_repo=debug'".into(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        }
+    }
+}
+
+static SECTIONS: [&Section; 8] = [
+    &crate::host::SECTION,
+    &crate::log::SECTION,
+    &crate::bus::SECTION,
+    &crate::runtime::SECTION,
+    &crate::repo::SECTION,
+    &crate::repo::CHUNKER_SECTION,
+    &crate::snapshot::SECTION,
+    &crate::gateway::SECTION,
+];
+
+/// Every section, in the order of the reference file.
+pub fn sections() -> &'static [&'static Section] {
+    &SECTIONS
+}
+
+/// Every key, in the order of the reference file.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    sections().iter().flat_map(|s| s.keys)
+}
+
+/// The key of that path.
+pub fn key(path: &str) -> Option<&'static Key> {
+    keys().find(|k| k.path == path)
+}

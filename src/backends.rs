@@ -1,0 +1,159 @@
+//! Configuration becomes ports: the one place that names implementations.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bus::Bus;
+use config::{BusMode, Config};
+use jobs::Jobs;
+use repo::{FetchLimits, Repo, RepoError, RepoParams, SessionLimits};
+use runtime::Clock;
+use snapshot::port::Repos;
+use state::State;
+use tokio::sync::Mutex;
+use wire::ErrorBody;
+use wire::repo::Chunker;
+
+/// The ports of a house.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The message bus.
+    pub bus: Arc<dyn Bus>,
+    /// Small values.
+    pub state: Arc<dyn State>,
+    /// Durable work.
+    pub jobs: Arc<dyn Jobs>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// Opens repositories.
+    pub repos: Arc<dyn Repos>,
+}
+
+/// Opens what the configuration says. Holds the state directory's lock from here on.
+///
+/// # Errors
+/// `conflict` when another process holds the state; what the file system says.
+pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, ErrorBody> {
+    let database = state::Database::open(&config.state_dir).await?;
+    let bus: Arc<dyn Bus> = match config.bus.mode {
+        BusMode::Embedded => Arc::new(bus::InProcess::new()),
+    };
+    let limits = jobs::Limits {
+        jobs_open_max: config.runtime.jobs_open_max,
+        jobs_kept_max: config.runtime.jobs_kept_max,
+        idempotency_keep_h: config.runtime.idempotency_keep_h,
+    };
+    Ok(Ports {
+        bus,
+        state: Arc::new(state::Redb::new(database.clone(), runtime::state_clock(&clock))),
+        jobs: Arc::new(jobs::Redb::new(database, runtime::job_source(&clock), limits)),
+        repos: Arc::new(Repositories::new(config, clock.clone())),
+        clock,
+    })
+}
+
+/// How sessions write.
+pub fn session_limits(settings: &config::Repo) -> SessionLimits {
+    SessionLimits {
+        // the bounds of the keys are within these types
+        pack_bytes: u32::try_from(settings.pack_bytes).unwrap_or(u32::MAX),
+        zstd_level: i32::try_from(settings.compression_level).unwrap_or(1),
+        uploads_in_flight_max: size(settings.uploads_in_flight_max),
+        ..SessionLimits::default()
+    }
+}
+
+/// How restores read.
+pub fn fetch_limits(settings: &config::Repo) -> FetchLimits {
+    FetchLimits {
+        in_flight_max: size(settings.fetch_requests_in_flight_max),
+        memory_bytes_max: settings.fetch_memory_bytes_max,
+        gap_bytes_max: settings.fetch_gap_bytes_max,
+        ..FetchLimits::default()
+    }
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// Distant repositories that are kept open.
+const REPOS_OPEN_MAX: usize = 16;
+
+/// Opens repositories. Distant ones are kept open per URL, for their index is in memory then; a repository looks for what
+/// other hosts wrote meanwhile by itself. Local ones are opened afresh: that costs little, and a directory may go and come
+/// back.
+#[derive(Debug)]
+struct Repositories {
+    default_url: String,
+    chunker: Chunker,
+    clock: Arc<dyn Clock>,
+    distant: Mutex<HashMap<String, Repo>>,
+}
+
+impl Repositories {
+    fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            default_url: config.repo.url.clone(),
+            chunker: config.repo.chunker.to_wire(),
+            clock,
+            distant: Mutex::default(),
+        }
+    }
+    async fn make(&self, url: &str, chunker: Chunker) -> repo::Result<Repo> {
+        let params = RepoParams::generate(chunker, runtime::rfc3339(self.clock.now_ms()))?;
+        Repo::init(object::create(url)?, params).await
+    }
+    async fn open_kept(&self, url: &str) -> repo::Result<Repo> {
+        if is_local(url) {
+            return Repo::open(object::open(url)?).await;
+        }
+        let mut distant = self.distant.lock().await;
+        if let Some(repo) = distant.get(url) {
+            return Ok(repo.clone());
+        }
+        let repo = Repo::open(object::open(url)?).await?;
+        if distant.len() >= REPOS_OPEN_MAX {
+            distant.clear();
+        }
+        distant.insert(url.to_owned(), repo.clone());
+        Ok(repo)
+    }
+    async fn open_or_make(&self, url: &str) -> repo::Result<Repo> {
+        match self.open_kept(url).await {
+            Err(e) if is_absent(&e) && url == self.default_url && is_local(url) => {
+                match self.make(url, self.chunker).await {
+                    // another process made it at the same moment
+                    Err(e) if e.kind == repo::Kind::Conflict => self.open_kept(url).await,
+                    made => made,
+                }
+            }
+            opened => opened,
+        }
+    }
+}
+
+fn is_local(url: &str) -> bool {
+    url.starts_with("file:")
+}
+
+fn is_absent(error: &RepoError) -> bool {
+    matches!(error.kind, repo::Kind::NotFound | repo::Kind::Store(store::Kind::NotFound))
+}
+
+#[async_trait]
+impl Repos for Repositories {
+    async fn open(&self, url: Option<&str>) -> snapshot::Result<Repo> {
+        let url = url.unwrap_or(&self.default_url);
+        self.open_or_make(url).await.map_err(|e| {
+            let absent = is_absent(&e);
+            let error = snapshot::SnapshotError::from(e);
+            if absent && error.hint.is_none() { error.hint(format!("windlass repo init --repo {url}")) } else { error }
+        })
+    }
+    async fn init(&self, url: Option<&str>, chunker: Option<Chunker>) -> snapshot::Result<Repo> {
+        let url = url.unwrap_or(&self.default_url);
+        Ok(self.make(url, chunker.unwrap_or(self.chunker)).await?)
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line: parse, load the configuration, run the verb, print, exit with the code of its outcome.
+
+mod args;
+mod house;
+mod job;
+mod jobs;
+mod output;
+mod pages;
+mod progress;
+mod repo;
+mod restore;
+mod settings;
+mod show;
+mod snapshot;
+mod table;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use config::{Flags, Loaded, Origin, Place, Surroundings};
+use serde::Serialize;
+use wire::{Code, ErrorBody};
+
+use args::{Cli, ConfigVerb, Global, Verb};
+use output::Output;
+
+use crate::client::Client;
+
+/// How long tasks that are still running may take once the verb is done.
+const RUNTIME_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a verb works with.
+pub struct Context {
+    /// Where the answer goes.
+    pub output: Output,
+    /// Nothing is asked.
+    pub yes: bool,
+    /// The configuration.
+    pub loaded: Loaded,
+    /// The repository, when a flag or variable names one: a daemon has its own default.
+    pub repo: Option<String>,
+    /// Where relative paths begin.
+    pub working_dir: PathBuf,
+}
+
+impl Context {
+    /// Reaches the concerns.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect(&self) -> Result<Client, ErrorBody> {
+        Client::connect(&self.loaded.config).await
+    }
+    /// Prints the answer; success.
+    ///
+    /// # Errors
+    /// When standard output can't be written.
+    pub fn answer<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<ExitCode, ErrorBody> {
+        self.output.answer(value, human)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The command line as clap knows it, with what THE TABLE says of each noun.
+pub fn command() -> clap::Command {
+    crate::concerns::TABLE.iter().fold(Cli::command(), |command, row| {
+        command.mut_subcommand(row.noun, |noun| noun.about(row.about))
+    })
+}
+
+/// Runs a command line to its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match command().try_get_matches_from(&args).and_then(|m| Cli::from_arg_matches(&m)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &args),
+    };
+    let output = Output::new(&cli.global);
+    match run(cli, output) {
+        Ok(code) => code,
+        Err(error) => output.failure(&error),
+    }
+}
+
+/// Help and version are answers; anything else is `invalid`, as JSON where that was asked for.
+fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    let json = args.iter().any(|a| a == "--json");
+    if !error.use_stderr() || !json {
+        let _nobody_reads = error.print();
+        return ExitCode::from(if error.use_stderr() { Code::Invalid.exit_code() } else { 0 });
+    }
+    let output = Output::new(&Global { json, ..Global::default() });
+    output.failure(&ErrorBody::new(Code::Invalid, error.to_string().trim_end()).hint("windlass --help"))
+}
+
+fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
+    let around = surroundings()?;
+    let chosen = config::choose_file(cli.global.config.as_deref(), &around);
+    match &cli.verb {
+        Verb::Completions { shell } => return pages::completions(output, *shell),
+        Verb::Man { dir } => return pages::man(output, dir.as_deref()),
+        Verb::CheckConfig { file } => return settings::check(output, file.as_deref(), chosen, &around),
+        Verb::Demo(args) => return crate::demo::run(args).map(|()| ExitCode::SUCCESS),
+        _ => {}
+    }
+    let loaded = load(&cli.global, chosen, &around)?;
+    let serving = matches!(cli.verb, Verb::Serve);
+    let level_said = loaded.origin("log.level").is_some_and(|o| *o != Origin::Default);
+    let log = &loaded.config.log;
+    crate::serve::log_to_stderr(if serving || level_said { &log.level } else { "warn" }, log.format);
+    if !serving {
+        loaded.warnings.iter().for_each(|w| output.remark(&format!("warning: {w}")));
+    }
+    let context = Context {
+        output,
+        yes: cli.global.yes,
+        repo: said_repo(&loaded),
+        loaded,
+        working_dir: around.working_dir,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ErrorBody::new(Code::Unavailable, format!("the system gives no threads: {e}")))?;
+    let result = runtime.block_on(verb(&context, cli.verb));
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
+    result
+}
+
+async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
+    match verb {
+        Verb::Snapshot(verb) => snapshot::run(context, &verb).await,
+        Verb::Restore(args) => restore::run(context, &args).await,
+        Verb::Repo(verb) => repo::run(context, &verb).await,
+        Verb::Jobs(verb) => jobs::run(context, &verb).await,
+        Verb::Serve => {
+            crate::serve::run(&context.loaded.config, &context.loaded.warnings).await.map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Status => house::status(context).await,
+        Verb::Config(ConfigVerb::Show { origin }) => settings::show(context, origin),
+        Verb::Send(args) => house::send(context, &args).await,
+        Verb::Watch { filter, count } => house::watch(context, filter.as_deref(), count).await,
+        Verb::Schema => house::schema(context),
+        Verb::Completions { .. } | Verb::Man { .. } | Verb::CheckConfig { .. } | Verb::Demo(_) => {
+            unreachable!("these need no configuration and ran before it was loaded")
+        }
+    }
+}
+
+fn load(global: &Global, chosen: Option<(PathBuf, bool)>, around: &Surroundings) -> Result<Loaded, ErrorBody> {
+    let file = match chosen {
+        Some((path, must_exist)) => config::read_file(&path, must_exist).map_err(|e| ErrorBody::from(&e))?,
+        None => None,
+    };
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let flags = Flags {
+        state_dir: global.state_dir.as_ref().map(text),
+        host_id: global.host_id.clone(),
+        repo: global.repo.clone(),
+    };
+    config::load(file.as_ref(), around, &flags).map_err(|e| ErrorBody::from(&e))
+}
+
+fn said_repo(loaded: &Loaded) -> Option<String> {
+    match loaded.origin("repo.url") {
+        Some(Origin::Said(Place::Env(_) | Place::Flag(_))) => Some(loaded.config.repo.url.clone()),
+        _ => None,
+    }
+}
+
+fn surroundings() -> Result<Surroundings, ErrorBody> {
+    let working_dir = std::env::current_dir()
+        .map_err(|e| ErrorBody::new(Code::NotFound, format!("the working directory can't be found: {e}")))?;
+    let env = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))).collect();
+    // Linux tells its name here; elsewhere the default id is `localhost`
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    Ok(Surroundings { env, is_root: rustix::process::geteuid().is_root(), host_name, working_dir })
+}

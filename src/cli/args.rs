@@ -1,0 +1,319 @@
+//! The command line: every verb, flag and help text. Help pages, man pages and completions are made from this.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shown at the end of `windlass --help` and in the man page.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  internal: a fault of windlass itself
+  2  invalid: the request can't be understood, or asks for something impossible
+  3  not_found: the thing named doesn't exist
+  4  conflict: the thing is in a state, or in someone else's hands, that forbids this now
+  5  denied: no permission
+  6  busy: too much is queued; try again
+  7  deadline: no answer in time
+  8  unavailable: something that is needed doesn't answer, or is full
+  9  corrupt: stored bytes are not what was written";
+
+/// Workloads that start fast, in the right place, and come back fast.
+///
+/// windlass keeps disks of VMs in a chunk repository and puts them back in place by what differs. Verbs talk to the daemon
+/// (`windlass serve`) when it runs, and else do their work in this process.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, after_help = EXIT_CODES, max_term_width = 100, propagate_version = false)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Flags of every verb")]
+pub struct Global {
+    /// Configuration file [env: WINDLASS_CONFIG] [default: /etc/windlass/windlass.toml for root, else
+    /// ~/.config/windlass/windlass.toml; needn't exist]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where state is kept [env: WINDLASS_STATE_DIR] [default: /var/lib/windlass for root, else ~/.local/state/windlass]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// This host's id [env: WINDLASS_HOST_ID] [default: the host's name]
+    #[arg(long, global = true, value_name = "ID")]
+    pub host_id: Option<String>,
+    /// The repository: file:///..., gs://..., az://..., memory://... or a local directory [env: WINDLASS_REPO]
+    /// [default: repo in the state directory]
+    #[arg(long, global = true, value_name = "URL")]
+    pub repo: Option<String>,
+    /// Print one JSON document on standard output, errors too
+    #[arg(long, global = true, env = "WINDLASS_JSON", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub json: bool,
+    /// Answer yes to every question
+    #[arg(long, short = 'y', global = true, env = "WINDLASS_YES", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub yes: bool,
+    /// No progress and no remarks
+    #[arg(long, short = 'q', global = true, env = "WINDLASS_QUIET", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub quiet: bool,
+    /// How progress is shown, on standard error
+    #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, value_name = "STYLE")]
+    pub progress: ProgressStyle,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressStyle {
+    /// A bar on a terminal, plain lines otherwise, nothing with --json
+    #[default]
+    Auto,
+    /// A bar
+    Bar,
+    /// A line every few seconds
+    Plain,
+    /// The job as one JSON object a line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Take, look at, restore and forget snapshots of VMs
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Put a VM's disks back in place (as `snapshot restore`)
+    Restore(RestoreArgs),
+    /// Make and look at repositories
+    #[command(subcommand)]
+    Repo(RepoVerb),
+    /// Look at long work, follow it, stop it
+    #[command(subcommand)]
+    Jobs(JobsVerb),
+    /// Run the daemon
+    Serve,
+    /// How the daemon and each of its concerns is
+    Status,
+    /// Say what is wrong in a configuration file and in the environment
+    CheckConfig {
+        /// The file; the one that would be read, when absent
+        file: Option<PathBuf>,
+    },
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// See it work on a real disk: no root, no server, nothing left behind
+    Demo(crate::demo::Args),
+    /// Send one request and print its answer
+    Send(SendArgs),
+    /// Print events as they happen
+    Watch {
+        /// Which events: a concern (`snapshot`), one kind (`snapshot.created`), or a subject
+        filter: Option<String>,
+        /// End after this many
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Print the wire as AsyncAPI 3 with JSON Schemas
+    Schema,
+    /// Print a script that completes windlass's verbs in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write one page a verb into a directory
+    Man {
+        /// The directory
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `windlass config ...`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Every key and its value
+    Show {
+        /// Also where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+}
+
+/// `windlass send`
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// A subject, or CONCERN.VERB for this host, such as `snapshot.ls`
+    pub subject: String,
+    /// The request; `-` reads it from standard input
+    #[arg(default_value = "{}")]
+    pub json: String,
+    /// How long to wait for the answer, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
+    /// The same id twice has one effect
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// `windlass snapshot ...`
+#[derive(Debug, Subcommand)]
+pub enum SnapshotVerb {
+    /// Take a snapshot of all disks of a VM and of its definition
+    Create {
+        /// The VM's name
+        #[arg(long)]
+        vm: String,
+        /// A disk: its file, or NAME=FILE; once for each disk of the VM
+        #[arg(long = "disk", value_name = "DISK", required = true)]
+        disks: Vec<String>,
+        /// A file that defines the VM, kept as it is
+        #[arg(long, value_name = "FILE")]
+        definition: Option<PathBuf>,
+        #[command(flatten)]
+        job: JobFlags,
+    },
+    /// List snapshots, oldest first
+    Ls {
+        /// Only this VM's
+        #[arg(long)]
+        vm: Option<String>,
+    },
+    /// Show one snapshot
+    Show {
+        /// Its id, a unique beginning of it, or `latest` (with --vm)
+        id: String,
+        /// Whose latest
+        #[arg(long)]
+        vm: Option<String>,
+    },
+    /// Compare two snapshots
+    Diff {
+        /// The one: its id or a unique beginning
+        a: String,
+        /// The other
+        b: String,
+        /// Only this disk
+        #[arg(long, value_name = "NAME")]
+        disk: Option<String>,
+    },
+    /// Check that snapshots can be restored
+    Verify {
+        /// Which; all of them when absent
+        id: Option<String>,
+        /// Read manifests and sizes only, not every byte
+        #[arg(long)]
+        quick: bool,
+        #[command(flatten)]
+        job: JobFlags,
+    },
+    /// Put a VM's disks back in place
+    Restore(RestoreArgs),
+    /// Forget a snapshot
+    Forget {
+        /// Its id or a unique beginning
+        id: String,
+        /// Also while it is held
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write a snapshot's disk as a new sparse file
+    Export {
+        /// Its id, a unique beginning of it, or `latest` (with --vm)
+        id: String,
+        /// The file to make
+        #[arg(long, short, value_name = "NEW")]
+        output: PathBuf,
+        /// Whose latest
+        #[arg(long)]
+        vm: Option<String>,
+        /// Which disk, by name; may be absent when there is one
+        #[arg(long, value_name = "NAME")]
+        disk: Option<String>,
+        /// The file's format
+        #[arg(long, default_value = "raw", value_name = "FORMAT")]
+        format: String,
+        #[command(flatten)]
+        job: JobFlags,
+    },
+}
+
+/// Flags of verbs that start a job.
+#[derive(Debug, Clone, Default, Args)]
+pub struct JobFlags {
+    /// The same id twice has one effect: the second call follows the first's job
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// `windlass restore`
+///
+/// The VM is off. Its present state becomes a snapshot first (the common snapshot), so that --undo leads back. Only what
+/// differs is written. Interrupted? The same command goes on.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The VM's name
+    #[arg(long)]
+    pub vm: String,
+    /// A snapshot's id, a unique beginning of it, or `latest`
+    #[arg(long, value_name = "ID", required_unless_present = "undo")]
+    pub to: Option<String>,
+    /// A disk: its file, or NAME=FILE; all of the snapshot's, where they were, when absent
+    #[arg(long = "disk", value_name = "DISK")]
+    pub disks: Vec<String>,
+    /// Say what would be done, change nothing
+    #[arg(long, conflicts_with_all = ["undo", "output"])]
+    pub plan: bool,
+    /// Write a whole new sparse file instead; --disk then names the disk
+    #[arg(long, short, value_name = "NEW", conflicts_with = "undo")]
+    pub output: Option<PathBuf>,
+    /// Return to what was before the last restore
+    #[arg(long, conflicts_with = "to")]
+    pub undo: bool,
+    /// Flags of the job.
+    #[command(flatten)]
+    pub job: JobFlags,
+}
+
+/// `windlass repo ...`
+#[derive(Debug, Subcommand)]
+pub enum RepoVerb {
+    /// Make a repository
+    Init,
+    /// The repositories that are configured here
+    Ls,
+    /// What a repository is
+    Show,
+    /// What a repository holds
+    Stats,
+}
+
+/// `windlass jobs ...`
+#[derive(Debug, Subcommand)]
+pub enum JobsVerb {
+    /// The jobs of this host, newest first
+    Ls {
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// One job, whole
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Follow a job to its end
+    Watch {
+        /// Its id
+        id: String,
+    },
+    /// Stop a job at its next safe point
+    Cancel {
+        /// Its id
+        id: String,
+    },
+}

@@ -1,0 +1,147 @@
+//! `windlass snapshot ...`: build a message, send it, print the answer.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wire::job::JobAccepted;
+use wire::snapshot::{
+    DiskArg, SnapshotCreate, SnapshotDiff, SnapshotExport, SnapshotForget, SnapshotInfo, SnapshotList, SnapshotShow,
+    SnapshotVerify,
+};
+use wire::{ErrorBody, Request};
+
+use super::args::SnapshotVerb;
+use super::job::{self, Followed};
+use super::{Context, restore, show};
+use crate::client::Client;
+
+/// Exit code of a follower that left on Ctrl-C: 128 + SIGINT, as shells count it.
+pub const EXIT_DETACHED: u8 = 130;
+
+/// Runs one verb.
+///
+/// # Errors
+/// As the concern answers.
+pub async fn run(context: &Context, verb: &SnapshotVerb) -> Result<ExitCode, ErrorBody> {
+    if let SnapshotVerb::Restore(args) = verb {
+        return restore::run(context, args).await;
+    }
+    let client = context.connect().await?;
+    let result = dispatch(context, &client, verb).await;
+    client.close().await;
+    result
+}
+
+async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Result<ExitCode, ErrorBody> {
+    let repo = context.repo.clone();
+    match verb {
+        SnapshotVerb::Create { vm, disks, definition, job } => {
+            let request = SnapshotCreate {
+                vm: vm.clone(),
+                disks: disks.iter().map(|d| disk(d, &context.working_dir)).collect(),
+                definition: definition.as_ref().map(|p| absolute(p, &context.working_dir)),
+                repo,
+            };
+            finish::<_, SnapshotInfo>(context, client, &request, job.request_id.clone(), show::snapshot).await
+        }
+        SnapshotVerb::Ls { vm } => {
+            let reply = client.call(&SnapshotList { vm: vm.clone(), repo }).await?;
+            context.answer(&reply, show::snapshots)
+        }
+        SnapshotVerb::Show { id, vm } => {
+            let reply = client.call(&SnapshotShow { id: id.clone(), vm: vm.clone(), repo }).await?;
+            context.answer(&reply, show::snapshot)
+        }
+        SnapshotVerb::Diff { a, b, disk } => {
+            let reply = client.call(&SnapshotDiff { a: a.clone(), b: b.clone(), disk: disk.clone(), repo }).await?;
+            context.answer(&reply, show::diff)
+        }
+        SnapshotVerb::Verify { id, quick, job } => {
+            let request = SnapshotVerify { id: id.clone(), quick: *quick, repo };
+            finish(context, client, &request, job.request_id.clone(), show::verified).await
+        }
+        SnapshotVerb::Forget { id, force } => {
+            let reply = client.call(&SnapshotForget { id: id.clone(), force: *force, repo }).await?;
+            context.answer(&reply, show::forgotten)
+        }
+        SnapshotVerb::Export { id, output, vm, disk, format, job } => {
+            let request = SnapshotExport {
+                id: id.clone(),
+                vm: vm.clone(),
+                disk: disk.clone(),
+                format: format.clone(),
+                output: absolute(output, &context.working_dir),
+                repo,
+            };
+            finish(context, client, &request, job.request_id.clone(), show::exported).await
+        }
+        SnapshotVerb::Restore(_) => unreachable!("handled before a client is made"),
+    }
+}
+
+/// Submits, follows, prints.
+pub async fn finish<R, T>(
+    context: &Context,
+    client: &Client,
+    request: &R,
+    request_id: Option<String>,
+    human: impl FnOnce(&T) -> String,
+) -> Result<ExitCode, ErrorBody>
+where
+    R: Request<Reply = JobAccepted>,
+    T: Serialize + DeserializeOwned,
+{
+    match job::run::<R, T>(client, context.output, request, request_id).await? {
+        Followed::Done(reply) => context.answer(&reply, human),
+        Followed::Detached => Ok(ExitCode::from(EXIT_DETACHED)),
+    }
+}
+
+/// A disk as the command line names it: `FILE` or `NAME=FILE`. A file that has a `=` in its path is written `./a=b` or with
+/// its name before it: only what stands before the first `=`, and has no `/`, is a name.
+pub fn disk(text: &str, working_dir: &Path) -> DiskArg {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !name.contains('/') && !path.is_empty() => {
+            DiskArg { name: Some(name.to_owned()), path: absolute(Path::new(path), working_dir) }
+        }
+        _ => DiskArg { name: None, path: absolute(Path::new(text), working_dir) },
+    }
+}
+
+/// The path as the daemon, whose working directory is another, finds it. Links are left to the concern.
+pub fn absolute(path: &Path, working_dir: &Path) -> String {
+    let joined = working_dir.join(path);
+    let mut clean = std::path::PathBuf::new();
+    for part in joined.components() {
+        if part != std::path::Component::CurDir {
+            clean.push(part);
+        }
+    }
+    clean.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_files_or_names_with_files() {
+        let dir = Path::new("/home/ada");
+        let case = |text: &str| {
+            let arg = disk(text, dir);
+            (arg.name, arg.path)
+        };
+        assert_eq!(case("web1.raw"), (None, "/home/ada/web1.raw".into()));
+        assert_eq!(case("./web1.raw"), (None, "/home/ada/web1.raw".into()));
+        assert_eq!(case("/srv/web1.raw"), (None, "/srv/web1.raw".into()));
+        assert_eq!(case("data=web1.raw"), (Some("data".into()), "/home/ada/web1.raw".into()));
+        assert_eq!(case("data=/srv/a=b"), (Some("data".into()), "/srv/a=b".into()));
+        assert_eq!(case("./a=b"), (None, "/home/ada/a=b".into()));
+        assert_eq!(case("/srv/a=b"), (None, "/srv/a=b".into()));
+        assert_eq!(case("=b"), (None, "/home/ada/=b".into()));
+        // what `..` leads to depends on links, so it stays
+        assert_eq!(case("../x"), (None, "/home/ada/../x".into()));
+    }
+}

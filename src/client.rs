@@ -1,0 +1,110 @@
+//! How the command line reaches the concerns: over a running daemon's socket, or over the bus of a house in this process.
+//! Both are a [`bus::Bus`], so a verb can't tell them apart.
+
+use std::sync::Arc;
+
+use bus::{Bus, Events};
+use wire::subject::EventFilter;
+use wire::{Code, ErrorBody, Headers, HostId, Request, Subject};
+
+use crate::gateway::client::{self, GatewayBus};
+use crate::house::House;
+
+/// A connection to the concerns of one host.
+pub struct Client {
+    bus: Arc<dyn Bus>,
+    host: HostId,
+    request_timeout_ms: u64,
+    events_queued_max: usize,
+    house: Option<House>,
+}
+
+impl Client {
+    /// Through the daemon when it runs; `None` when it does not.
+    ///
+    /// # Errors
+    /// `denied` when its socket may not be used, `unavailable` when it doesn't answer like one.
+    pub async fn daemon(config: &config::Config) -> Result<Option<Self>, ErrorBody> {
+        let socket = &config.gateway.socket;
+        let Some(info) = client::probe(socket).await? else { return Ok(None) };
+        let bus = GatewayBus::new(socket.clone());
+        Ok(Some(Self::over(Arc::new(bus), info.host, config, None)))
+    }
+    /// Through the daemon, or else through a house in this process.
+    ///
+    /// # Errors
+    /// As [`Client::daemon`]; `conflict` when another process holds the state.
+    pub async fn connect(config: &config::Config) -> Result<Self, ErrorBody> {
+        if let Some(client) = Self::daemon(config).await? {
+            return Ok(client);
+        }
+        let house = House::start(config, crate::house::Role::OneShot).await?;
+        Ok(Self::over(house.bus(), config.host_id.clone(), config, Some(house)))
+    }
+    fn over(bus: Arc<dyn Bus>, host: HostId, config: &config::Config, house: Option<House>) -> Self {
+        Self {
+            bus,
+            host,
+            request_timeout_ms: config.bus.request_timeout_s * 1000,
+            events_queued_max: usize::try_from(config.bus.events_queued_max).unwrap_or(usize::MAX),
+            house,
+        }
+    }
+    /// The host that answers.
+    pub fn host(&self) -> &HostId {
+        &self.host
+    }
+    /// True when a daemon does the work: it goes on without us.
+    pub fn is_daemon(&self) -> bool {
+        self.house.is_none()
+    }
+    /// Headers with the configured time-out.
+    pub fn headers(&self) -> Headers {
+        Headers { timeout_ms: Some(self.request_timeout_ms), ..Headers::default() }
+    }
+    /// Asks.
+    ///
+    /// # Errors
+    /// As the server answers, or the bus.
+    pub async fn call<R: Request>(&self, request: &R) -> Result<R::Reply, ErrorBody> {
+        bus::call(&*self.bus, &self.host, request, self.headers()).await
+    }
+    /// Asks, with an idempotency key.
+    ///
+    /// # Errors
+    /// As the server answers, or the bus.
+    pub async fn call_once<R: Request>(&self, request: &R, request_id: Option<String>) -> Result<R::Reply, ErrorBody> {
+        bus::call(&*self.bus, &self.host, request, Headers { request_id, ..self.headers() }).await
+    }
+    /// Asks with any JSON.
+    ///
+    /// # Errors
+    /// As the server answers, or the bus.
+    pub async fn call_json(
+        &self,
+        subject: &Subject,
+        request: &serde_json::Value,
+        headers: Headers,
+    ) -> Result<serde_json::Value, ErrorBody> {
+        bus::call_json(&*self.bus, subject, request, headers).await
+    }
+    /// Hears events from now on.
+    ///
+    /// # Errors
+    /// `unavailable` when the daemon has gone.
+    pub async fn events(&self, filter: EventFilter) -> Result<Events, ErrorBody> {
+        self.bus.subscribe(filter, self.events_queued_max).await.map_err(ErrorBody::from)
+    }
+    /// Lets go: a house in this process is drained.
+    pub async fn close(self) {
+        if let Some(house) = self.house {
+            house.stop().await;
+        }
+    }
+}
+
+/// What a verb says that needs a daemon when there is none.
+pub fn no_daemon(config: &config::Config) -> ErrorBody {
+    ErrorBody::new(Code::Unavailable, format!("no daemon answers at {}", config.gateway.socket.display()))
+        .hint("start one with `windlass serve`; snapshot, restore, repo, jobs and send work without it")
+}

@@ -1,0 +1,58 @@
+//! HTTP on a Unix socket: how the command line, and whoever speaks HTTP, reaches a running daemon.
+//!
+//! ```text
+//! POST /v1/request/<subject>      the request as JSON; answered with {"ok": ...} or {"error": ...}
+//! GET  /v1/events?filter=<subject pattern>   events as they happen (text/event-stream)
+//! GET  /v1/host                   whose daemon this is
+//! GET  /healthz  /readyz          for supervisors
+//! ```
+//!
+//! Headers of a request travel as HTTP headers of the same names. The HTTP status follows from the answer's code, which is
+//! what counts.
+//!
+//! What is absent: no TCP (a file mode decides who may speak), no second way to a concern (everything goes over the bus).
+
+pub mod client;
+pub mod server;
+pub mod socket;
+mod sse;
+
+use serde::{Deserialize, Serialize};
+use wire::{Code, HostId};
+
+/// Path of requests, before the subject.
+const REQUEST_PATH: &str = "/v1/request/";
+/// Path of events.
+const EVENTS_PATH: &str = "/v1/events";
+/// Path of the daemon's own description.
+const HOST_PATH: &str = "/v1/host";
+
+/// Whose daemon this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// The host's id.
+    pub host: HostId,
+    /// windlass's version.
+    pub version: String,
+    /// Version of the wire.
+    pub wire_version: u32,
+    /// The process.
+    pub pid: u32,
+}
+
+/// The HTTP status of an answer with that error code.
+fn http_status(code: Code) -> u16 {
+    match code {
+        Code::Invalid => 400,
+        Code::Denied => 403,
+        Code::NotFound => 404,
+        Code::Conflict => 409,
+        Code::Busy => 429,
+        Code::Corrupt | Code::Internal => 500,
+        Code::Unavailable => 503,
+        Code::Deadline => 504,
+    }
+}
+
+#[cfg(test)]
+mod tests;

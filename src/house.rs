@@ -1,0 +1,112 @@
+//! The house: ports, runtime and the concerns of THE TABLE, put together for the daemon and for a single command alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Bus;
+use config::Config;
+use runtime::{Clock, HouseOptions, Recover, Restart, SystemClock};
+use wire::ErrorBody;
+use wire::house::StatusReply;
+
+use crate::backends::{self, Ports};
+use crate::concerns;
+
+/// Why the house is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `windlass serve`: takes up what an earlier process left.
+    Daemon,
+    /// One verb: does that alone.
+    OneShot,
+}
+
+/// What the spawn function of a row gets.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Starts concerns and job runners.
+    pub house: runtime::House,
+    /// The ports.
+    pub ports: Ports,
+    /// The configuration.
+    pub config: Arc<Config>,
+}
+
+impl Parts {
+    /// The limits of a concern's mailbox and of its deaths.
+    pub fn limits(&self) -> runtime::Limits {
+        let settings = &self.config.runtime;
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        runtime::Limits {
+            mailbox_messages_max: size(settings.mailbox_messages_max),
+            restart: Restart {
+                deaths_max: size(settings.restart_deaths_max),
+                window_s: settings.restart_window_s,
+                ..Restart::default()
+            },
+            ..runtime::Limits::default()
+        }
+    }
+}
+
+/// A running house.
+#[derive(Debug, Clone)]
+pub struct House {
+    parts: Parts,
+}
+
+impl House {
+    /// Opens the state and starts every concern that this role needs.
+    ///
+    /// # Errors
+    /// `conflict` when another process holds the state; what a concern says that can't start.
+    pub async fn start(config: &Config, role: Role) -> Result<Self, ErrorBody> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let ports = backends::open(config, clock).await?;
+        Self::with(config, role, ports).await
+    }
+    /// As [`House::start`], on ports that are open already.
+    ///
+    /// # Errors
+    /// What a concern says that can't start.
+    pub async fn with(config: &Config, role: Role, ports: Ports) -> Result<Self, ErrorBody> {
+        let house = runtime::House::open(HouseOptions {
+            host: config.host_id.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: config.bus.mode.as_str().into(),
+            state_dir: config.state_dir.display().to_string(),
+            bus: ports.bus.clone(),
+            jobs: ports.jobs.clone(),
+            clock: ports.clock.clone(),
+            recover: match role {
+                Role::Daemon => Recover::Resume,
+                Role::OneShot => Recover::MarkInterrupted,
+            },
+        })
+        .await?;
+        let parts = Parts { house, ports, config: Arc::new(config.clone()) };
+        for row in concerns::TABLE.iter().filter(|row| role == Role::Daemon || row.one_shot) {
+            (row.spawn)(parts.clone()).await?;
+        }
+        Ok(Self { parts })
+    }
+    /// The bus that the concerns serve on.
+    pub fn bus(&self) -> Arc<dyn Bus> {
+        self.parts.ports.bus.clone()
+    }
+    /// How the house and each concern is.
+    ///
+    /// # Errors
+    /// When the job store can't be read.
+    pub async fn status(&self) -> Result<StatusReply, ErrorBody> {
+        self.parts.house.status().await
+    }
+    /// Ends in good order within `runtime.drain_timeout_s`; returns how many concerns and jobs were not finished in time.
+    pub async fn drain(&self) -> usize {
+        self.parts.house.drain(Duration::from_secs(self.parts.config.runtime.drain_timeout_s)).await
+    }
+    /// Ends a single command's house.
+    pub async fn stop(self) {
+        self.drain().await;
+    }
+}

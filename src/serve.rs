@@ -1,0 +1,91 @@
+//! `windlass serve`: the daemon.
+
+use config::{Config, LogFormat};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use wire::ErrorBody;
+
+use crate::gateway::{server, socket};
+use crate::house::{House, Role};
+use crate::signals::StopSignals;
+
+/// Runs until SIGINT or SIGTERM, then drains.
+///
+/// # Errors
+/// `conflict` when another process holds the state or answers at the socket; what a concern says that can't start.
+pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), ErrorBody> {
+    let mut signals = StopSignals::new()?;
+    for finding in warnings {
+        tracing::warn!(place = %finding.place, "{}", finding.message);
+    }
+    // the state's lock comes first: it decides which process is the daemon of this directory
+    let house = House::start(config, Role::Daemon).await?;
+    let (listener, bound) = match socket::bind(&config.gateway.socket).await {
+        Ok(bound) => bound,
+        Err(error) => {
+            house.drain().await;
+            return Err(error);
+        }
+    };
+    tracing::info!(
+        host = %config.host_id,
+        state_dir = %config.state_dir.display(),
+        socket = %config.gateway.socket.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    let (stop, stopping) = watch::channel(false);
+    let mut gateway = tokio::spawn({
+        let (house, config) = (house.clone(), config.clone());
+        async move { server::serve(listener, house, &config, stopping).await }
+    });
+    let ended = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, timeout_s = config.runtime.drain_timeout_s, "draining; the same signal again ends at once");
+            None
+        }
+        ended = &mut gateway => Some(ended),
+    };
+    // status and jobs are still answered while the house drains
+    let left = tokio::select! {
+        left = house.drain() => left,
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended without draining; jobs in hand go on at the next start");
+            return Ok(());
+        }
+    };
+    let _gateway_gone = stop.send(true);
+    drop(bound);
+    if ended.is_none() && tokio::time::timeout(GATEWAY_STOP_TIMEOUT, gateway).await.is_err() {
+        tracing::warn!("connections were left open");
+    }
+    if left > 0 {
+        tracing::warn!(left, "not everything was finished in time; jobs go on at the next start");
+    }
+    tracing::info!("ended");
+    match ended {
+        None => Ok(()),
+        Some(Ok(result)) => result,
+        Some(Err(e)) => Err(ErrorBody::new(wire::Code::Internal, format!("the gateway died: {e}"))),
+    }
+}
+
+/// How long open connections may take to end once the house is drained.
+const GATEWAY_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Sends logs to standard error. To be called once.
+pub fn log_to_stderr(level: &str, format: LogFormat) {
+    // the level was checked when it was loaded
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal as _;
+            let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+            builder.with_ansi(std::io::stderr().is_terminal() && !no_colour).try_init()
+        }
+    };
+    // a second call in one process (tests) keeps the first
+    let _set_before = set;
+}
