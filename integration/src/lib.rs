@@ -1,1 +1,21 @@
-//! Helpers for tests across crates: processes, disks, a power-loss file layer
+//! Helpers for tests across crates. A tool for development: nothing of it is in the binary.
+//!
+//! - [`power`]: what a power loss leaves: a recording file system and the crash states of a recording
+//! - [`disk`]: real ext4 disk images without root, sparse files, comparison
+//! - [`process`]: runs the `windlass` binary, kills it in the middle, finds free ports
+//! - [`scratch`]: directories that go away, also on panic
+//! - [`tree`]: what a directory holds, to compare before and after
+//! - [`limits`]: places that are full, or may not be written, also for root
+//!
+//! A tool that is missing is an error that names its package, never a skipped test. Needed: `/dev/fuse` and root for
+//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], root for [`limits`].
+
+pub mod disk;
+pub mod limits;
+pub mod power;
+pub mod process;
+mod random;
+pub mod scratch;
+pub mod tree;
+
+pub use random::Random;

@@ -9,7 +9,10 @@ use serde_json::Value;
 const LINES_MAX: usize = 500;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("integration/ stands in the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("integration/ stands in the root")
+        .to_owned()
 }
 
 /// A workspace crate: where it stands and what it depends on, by package name. Dev-dependencies don't count.
@@ -24,7 +27,11 @@ fn crates() -> BTreeMap<String, Crate> {
         .current_dir(root())
         .output()
         .expect("cargo runs");
-    assert!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
     let mut all = BTreeMap::new();
     for package in metadata["packages"].as_array().expect("packages") {
@@ -36,8 +43,16 @@ fn crates() -> BTreeMap<String, Crate> {
             .filter(|d| d["kind"].is_null())
             .map(|d| d["name"].as_str().expect("a name").to_owned())
             .collect();
-        let dir = manifest.parent().expect("a directory").strip_prefix(root()).expect("in the root").to_owned();
-        all.insert(package["name"].as_str().expect("a name").to_owned(), Crate { dir, needs });
+        let dir = manifest
+            .parent()
+            .expect("a directory")
+            .strip_prefix(root())
+            .expect("in the root")
+            .to_owned();
+        all.insert(
+            package["name"].as_str().expect("a name").to_owned(),
+            Crate { dir, needs },
+        );
     }
     all
 }
@@ -72,7 +87,8 @@ fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "benches" | "integration")))
+    path.components()
+        .any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "benches" | "integration")))
         || path.file_name().is_some_and(|n| n == "tests.rs")
 }
 
@@ -83,11 +99,15 @@ fn shipped(text: &str) -> &str {
 
 #[test]
 fn concerns_depend_on_ports_and_never_on_one_another() {
-    let allowed = ["wire", "runtime", "config", "bus", "state", "jobs", "store", "repo"].map(|n| format!("windlass-{n}"));
+    let allowed =
+        ["wire", "runtime", "config", "bus", "state", "jobs", "store", "repo"].map(|n| format!("windlass-{n}"));
     let all = crates();
     for (name, concern) in concerns(&all) {
         for need in concern.needs.iter().filter(|n| n.starts_with("windlass")) {
-            assert!(allowed.contains(need), "{name} depends on {need}; concerns meet in wire, over the bus");
+            assert!(
+                allowed.contains(need),
+                "{name} depends on {need}; concerns meet in wire, over the bus"
+            );
         }
     }
 }
@@ -109,7 +129,10 @@ fn wire_and_ports_point_inwards() {
     allow("windlass-repo", &["windlass-wire", "windlass-store"]);
     allow("windlass-object", &["windlass-store"]);
     allow("windlass-config", &["windlass-wire"]);
-    allow("windlass-runtime", &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"]);
+    allow(
+        "windlass-runtime",
+        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+    );
     for (name, c) in &all {
         assert!(!c.needs.contains("windlass"), "{name} depends on the composition root");
     }
@@ -128,7 +151,10 @@ fn each_sdk_has_one_room() {
     ];
     for (name, c) in crates() {
         for (sdk, rooms) in owners {
-            assert!(!c.needs.contains(sdk) || rooms.contains(&name.as_str()), "{name} uses {sdk}, whose room is {rooms:?}");
+            assert!(
+                !c.needs.contains(sdk) || rooms.contains(&name.as_str()),
+                "{name} uses {sdk}, whose room is {rooms:?}"
+            );
         }
     }
 }
@@ -139,7 +165,11 @@ fn actix_is_confined() {
         if path.starts_with("actors/runtime") || path.ends_with("actor.rs") || is_test(&path) {
             continue;
         }
-        assert!(!text.contains("use actix") && !text.contains("actix::"), "{}: actix lives in runtime and actor.rs", path.display());
+        assert!(
+            !text.contains("use actix") && !text.contains("actix::"),
+            "{}: actix lives in runtime and actor.rs",
+            path.display()
+        );
     }
 }
 
@@ -150,7 +180,11 @@ fn subjects_are_made_in_wire_alone() {
             continue;
         }
         for line in shipped(&text).lines().filter(|l| !l.trim_start().starts_with("//")) {
-            assert!(!line.contains("\"windlass.v1"), "{}: builds a subject by hand: {line}", path.display());
+            assert!(
+                !line.contains("\"windlass.v1"),
+                "{}: builds a subject by hand: {line}",
+                path.display()
+            );
         }
     }
 }
@@ -180,7 +214,10 @@ fn files_are_short_and_say_what_they_are() {
         }
         let tests = path.file_name().is_some_and(|n| n == "tests.rs") || is_test(&path);
         if !tests && !text.starts_with("//!") {
-            bad.push(format!("{}: the first line should say what the file is for (//!)", path.display()));
+            bad.push(format!(
+                "{}: the first line should say what the file is for (//!)",
+                path.display()
+            ));
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
@@ -190,12 +227,28 @@ fn files_are_short_and_say_what_they_are() {
 fn core_is_pure() {
     for (path, text) in sources() {
         let in_core = path.starts_with("actors")
-            && path.components().any(|c| c.as_os_str() == "core" || c.as_os_str() == "core.rs");
+            && path
+                .components()
+                .any(|c| c.as_os_str() == "core" || c.as_os_str() == "core.rs");
         if !in_core || is_test(&path) {
             continue;
         }
-        for word in ["tokio", "actix", "std::fs", "std::time", "std::env", "std::net", "std::process", "rand::", "async fn"] {
-            assert!(!shipped(&text).contains(word), "{}: core.rs decides; '{word}' belongs to the edge", path.display());
+        for word in [
+            "tokio",
+            "actix",
+            "std::fs",
+            "std::time",
+            "std::env",
+            "std::net",
+            "std::process",
+            "rand::",
+            "async fn",
+        ] {
+            assert!(
+                !shipped(&text).contains(word),
+                "{}: core.rs decides; '{word}' belongs to the edge",
+                path.display()
+            );
         }
     }
 }
@@ -207,29 +260,56 @@ fn every_concern_is_whole() {
     let found = concerns(&all);
     assert!(!found.is_empty());
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let (table, reference, samples) =
-        (read("src/concerns.rs"), read("config/windlass.toml"), read("actors/wire/golden/samples.txt"));
+    let (table, reference, samples) = (
+        read("src/concerns.rs"),
+        read("config/windlass.toml"),
+        read("actors/wire/golden/samples.txt"),
+    );
     for (name, concern) in found {
-        for room in ["src/lib.rs", "src/core.rs", "src/port.rs", "src/actor.rs", "src/error.rs"] {
+        for room in [
+            "src/lib.rs",
+            "src/core.rs",
+            "src/port.rs",
+            "src/actor.rs",
+            "src/error.rs",
+        ] {
             assert!(root().join(&concern.dir).join(room).exists(), "{name} has no {room}");
         }
-        assert!(table.contains(&format!("\"{name}\"")), "{name} has no row in src/concerns.rs");
-        assert!(reference.contains(&format!("[{name}]")), "{name} has no section in config/windlass.toml");
+        assert!(
+            table.contains(&format!("\"{name}\"")),
+            "{name} has no row in src/concerns.rs"
+        );
+        assert!(
+            reference.contains(&format!("[{name}]")),
+            "{name} has no section in config/windlass.toml"
+        );
         assert!(samples.contains(&format!("\n{name}.")), "{name} has no wire samples");
-        assert!(root().join(format!("docs/evidence/{name}.md")).exists(), "{name} has no docs/evidence page");
-        assert!(root().join(format!("docs/{name}.md")).exists(), "{name} has no page in docs/");
+        assert!(
+            root().join(format!("docs/evidence/{name}.md")).exists(),
+            "{name} has no docs/evidence page"
+        );
+        assert!(
+            root().join(format!("docs/{name}.md")).exists(),
+            "{name} has no page in docs/"
+        );
     }
 }
 
 /// What a machine of ours is called, or where it gets its packages, is nobody's business.
 #[test]
 fn nothing_names_this_machine() {
-    let out = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git runs");
+    let out = Command::new("git")
+        .args(["ls-files"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
     for file in String::from_utf8_lossy(&out.stdout).lines() {
         if file == "integration/tests/tidy.rs" || file == "Cargo.lock" {
             continue;
         }
-        let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root().join(file)) else {
+            continue;
+        };
         for word in ["/work/main", "/work/shared", "/root/.cargo"] {
             assert!(!text.contains(word), "{file} names {word}");
         }

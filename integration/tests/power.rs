@@ -1,0 +1,144 @@
+//! Power loss at every recorded write of a short create and a short restore, on the real binary: a recording file system
+//! keeps every write, rename and fsync; from it every tree is built that a power cut may leave (un-synced writes dropped,
+//! kept, torn, reordered), and the same command is run again on it. `WINDLASS_POWER_POINTS` sets how many moments.
+
+mod fixture;
+
+use std::path::Path;
+
+use fixture::{Stage, create, create_args, list, restore_args, verify};
+use windlass_integration::disk;
+use windlass_integration::power::{CrashStates, Log, Policy, Recording};
+
+const DISK_BYTES: u64 = 8 << 20;
+const DATA_BYTES: u64 = 2 << 20;
+
+fn policies(at: usize) -> [Policy; 4] {
+    [
+        Policy::Nothing,
+        Policy::Everything,
+        Policy::ReorderedLast,
+        Policy::Random(at as u64),
+    ]
+}
+
+fn points(log: &Log) -> Vec<usize> {
+    let max = std::env::var("WINDLASS_POWER_POINTS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(60);
+    log.crash_points(max)
+}
+
+/// Runs `check` on the tree of every moment and policy, built at the very path that was recorded.
+fn at_every_moment(stage: &Stage, initial: &Path, mount: &Path, log: &Log, mut check: impl FnMut(usize, Policy)) {
+    let states = CrashStates::new(initial, log);
+    let points = points(log);
+    assert!(points.len() > 20, "only {} moments were recorded", points.len());
+    for &at in &points {
+        for policy in policies(at) {
+            stage.scratch.fresh(mount.file_name().unwrap()).unwrap();
+            states.materialise(at, policy, mount).unwrap();
+            check(at, policy);
+        }
+    }
+    println!(
+        "{} recorded operations, {} moments, {} trees",
+        log.ops.len(),
+        points.len(),
+        points.len() * 4
+    );
+}
+
+#[test]
+fn a_create_survives_power_loss_at_every_write() {
+    let stage = Stage::new("power-create", 7, DISK_BYTES, DATA_BYTES);
+    let (initial, mount, bytes) = (
+        stage.scratch.dir("initial").unwrap(),
+        stage.scratch.dir("mount").unwrap(),
+        stage.scratch.dir("bytes").unwrap(),
+    );
+    stage.put(&stage.good, &initial.join("disk.raw"));
+    let recording = Recording::mount(&initial, &mount, &bytes).unwrap();
+    let (windlass, _) = fixture::windlass_at(&mount);
+    let id = create(&windlass, &mount.join("disk.raw"));
+    recording.mark("acknowledged");
+    let log = recording.finish().unwrap();
+    let acknowledged = log.mark("acknowledged").unwrap();
+    at_every_moment(&stage, &initial, &mount, &log, |at, policy| {
+        let told = format!("power lost after operation {at} of {}, {policy:?}", log.ops.len());
+        let seen = list(&windlass);
+        assert!(seen.iter().all(|s| s["id"] == id.as_str()), "{told}: {seen:?}");
+        if at >= acknowledged {
+            assert_eq!(seen.len(), 1, "{told}: the snapshot was acknowledged and is gone");
+        }
+        // what is listed is whole
+        verify(&windlass);
+        let again = windlass.run(&create_args(&mount.join("disk.raw"))).unwrap();
+        assert!(again.code() == Some(0), "{told}: {again:?}");
+        assert_eq!(list(&windlass).len(), seen.len() + 1, "{told}");
+        if matches!(policy, Policy::Random(_)) {
+            verify(&windlass);
+        }
+    });
+}
+
+#[test]
+fn a_restore_survives_power_loss_at_every_write() {
+    let stage = Stage::new("power-restore", 8, DISK_BYTES, DATA_BYTES);
+    let (initial, mount, bytes) = (
+        stage.scratch.dir("initial").unwrap(),
+        stage.scratch.dir("mount").unwrap(),
+        stage.scratch.dir("bytes").unwrap(),
+    );
+    // the snapshot is taken at the path that the recording will have
+    let disk = mount.join("disk.raw");
+    stage.put(&stage.good, &disk);
+    let (windlass, _) = fixture::windlass_at(&mount);
+    let good = create(&windlass, &disk);
+    std::fs::write(&disk, std::fs::read(&stage.bad).unwrap()).unwrap();
+    move_tree(&mount, &initial);
+    let recording = Recording::mount(&initial, &mount, &bytes).unwrap();
+    windlass.run(&restore_args(&good, &disk)).unwrap().success();
+    recording.mark("acknowledged");
+    let log = recording.finish().unwrap();
+    let acknowledged = log.mark("acknowledged").unwrap();
+    let mut round = 0;
+    at_every_moment(&stage, &initial, &mount, &log, |at, policy| {
+        let told = format!("power lost after operation {at} of {}, {policy:?}", log.ops.len());
+        if at >= acknowledged {
+            assert_eq!(
+                disk::first_difference(&stage.good, &disk).unwrap(),
+                None,
+                "{told}: acknowledged and not there"
+            );
+        }
+        let again = windlass.run(&restore_args(&good, &disk)).unwrap();
+        assert!(again.code() == Some(0), "{told}: {again:?}");
+        assert_eq!(
+            disk::first_difference(&stage.good, &disk).unwrap(),
+            None,
+            "{told}: the same command did not finish it"
+        );
+        round += 1;
+        if at < acknowledged && round % 3 == 0 {
+            let undo = windlass
+                .run(&["restore", "--json", "--yes", "--vm", fixture::VM, "--undo"])
+                .unwrap();
+            assert!(undo.code() == Some(0), "{told}: {undo:?}");
+            assert_eq!(
+                disk::first_difference(&stage.bad, &disk).unwrap(),
+                None,
+                "{told}: undo did not lead back"
+            );
+        }
+    });
+}
+
+/// Moves what is below `from` to below `to`.
+fn move_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
