@@ -1,0 +1,65 @@
+# The same recipes that people and CI run. `make help` lists them.
+#
+#   CARGO_FLAGS=…   more flags for cargo build and test, such as --offline
+#   SEEDS=…         how many kills, moments and cases `make torture` tries (default 1000)
+#   SEED=…          where they begin (default: the time, printed); the same SEED replays
+#   DEMO_ARGS=…     flags for windlass demo, such as --keep
+#   BENCH_ARGS=…    flags for bench/run.py (see `python3 bench/run.py --help`)
+
+SHELL := /bin/sh
+CARGO ?= cargo
+SEEDS ?= 1000
+SEED := $(or $(SEED),$(shell date +%s))
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt doc torture bench deps deps-demo deps-test deps-bench audit clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: deps-demo ## A real disk goes into the store and comes back by its difference (no root, no server)
+	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
+	./target/release/windlass demo $(DEMO_ARGS)
+
+test: deps-test ## Everything: format, lints, doc tests, unit, property, kill and power-loss tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked $(CARGO_FLAGS) -- -D warnings
+	$(CARGO) test --workspace --doc --quiet --locked $(CARGO_FLAGS)
+	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
+	$(CARGO) nextest run --workspace --locked $(CARGO_FLAGS)
+
+lint: ## Format check and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked $(CARGO_FLAGS) -- -D warnings
+
+fmt: ## Formats every source
+	$(CARGO) fmt --all
+
+doc: ## API documentation of our own crates
+	$(CARGO) doc --workspace --no-deps --locked $(CARGO_FLAGS)
+
+torture: deps-test ## Every test, the seeded ones at length: make torture SEEDS=10000 [SEED=7]
+	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
+	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
+	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) PROPTEST_CASES=$(SEEDS) \
+	  $(CARGO) nextest run --workspace --locked --profile torture $(CARGO_FLAGS)
+
+bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
+	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
+	$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+audit: ## Licences, bans and duplicate versions (needs cargo-deny; advisories need the internet)
+	$(CARGO) deny --all-features check licenses bans sources
+
+deps: deps-demo deps-test ## What demo and test need: by root, else sudo, else prints the apt line
+deps-demo:
+	@sh scripts/deps.sh demo
+deps-test:
+	@sh scripts/deps.sh test
+deps-bench:
+	@sh scripts/deps.sh bench
+
+clean: ## Removes what was built (the caches in ~/.cache/windlass stay)
+	$(CARGO) clean
+	rm -rf bench/report

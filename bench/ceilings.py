@@ -1,0 +1,21 @@
+"""The machine's own limits, measured in the same run by the benches that stand beside the code."""
+
+import json
+import os
+import subprocess
+
+
+def measured(root, disk):
+    """Bytes a second of reading, cutting, hashing and compressing that disk; see actors/snapshot/benches/ingest.rs."""
+    out = cargo_bench(root, "windlass-snapshot", "ingest", WINDLASS_BENCH_IMAGE=disk, WINDLASS_BENCH_JSON="1")
+    return json.loads(out.strip().split("\n")[-1])
+
+
+def diff(root):
+    """What the diff bench prints; see backends/repo/benches/diff.rs."""
+    return cargo_bench(root, "windlass-repo", "diff")
+
+
+def cargo_bench(root, package, bench, **settings):
+    command = ["cargo", "bench", "--quiet", "--locked", "-p", package, "--bench", bench]
+    return subprocess.run(command, cwd=root, env=os.environ | settings, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,0 +1,98 @@
+#!/bin/sh
+# Looks for what a recipe needs and installs what is missing: as root, else by sudo, else it prints the exact line to run
+# and ends with 1. Asks for nothing when everything is there. Usage: scripts/deps.sh demo|test|bench
+set -eu
+
+PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin" # Debian's users don't have the sbins, and mke2fs lives there
+RUST_MIN=1.95
+NEXTEST=0.9.143 # pinned; a newer one that is already there is taken too
+
+missing=
+
+# need FILE PACKAGE: the package is missing unless the command is there.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    case "$missing " in *" $2 "*) ;; *) missing="$missing $2" ;; esac
+}
+
+# at_least WANTED SEEN: true when version SEEN is WANTED or newer.
+at_least() {
+    [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
+}
+
+apt_install() {
+    [ -n "$missing" ] || return 0
+    line="apt-get install -y --no-install-recommends$missing"
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "deps: missing, and this system has no apt: install what Debian calls$missing" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" = 0 ]; then
+        as_root=
+    elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        as_root=sudo
+    else
+        echo "deps: missing:$missing. Neither root nor sudo here; as root, run" >&2
+        echo "    apt-get update && $line" >&2
+        exit 1
+    fi
+    echo "deps: $as_root $line"
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    # shellcheck disable=SC2086  # both are lists of words
+    $as_root ${as_root:+env DEBIAN_FRONTEND=noninteractive} $line >/dev/null 2>&1 || {
+        $as_root apt-get update -q
+        $as_root ${as_root:+env DEBIAN_FRONTEND=noninteractive} $line
+    }
+}
+
+rust() {
+    if ! command -v cargo >/dev/null 2>&1; then
+        echo "deps: no cargo. Install Rust with rustup (https://rustup.rs), then open a new shell." >&2
+        exit 1
+    fi
+    have=$(cargo --version | cut -d ' ' -f 2)
+    if ! at_least "$RUST_MIN" "$have"; then
+        echo "deps: Rust $have is too old, $RUST_MIN or newer is needed: rustup update stable" >&2
+        exit 1
+    fi
+}
+
+nextest() {
+    have=$(cargo nextest --version 2>/dev/null | sed -n '1s/cargo-nextest \([0-9.]*\).*/\1/p')
+    if [ -z "$have" ] || ! at_least "$NEXTEST" "$have"; then
+        echo "deps: cargo install cargo-nextest --version $NEXTEST (some minutes, once)"
+        cargo install cargo-nextest --locked --version "$NEXTEST"
+    fi
+    for part in rustfmt clippy; do
+        cargo "$(echo $part | sed 's/rustfmt/fmt/')" --version >/dev/null 2>&1 || rustup component add $part
+    done
+}
+
+need gcc "gcc libc6-dev" # zstd and the TLS library are C
+need make make
+need mke2fs e2fsprogs
+need debugfs e2fsprogs
+rust
+
+case "${1:-}" in
+demo) apt_install ;;
+test)
+    need fusermount3 fuse3 # the power-loss tests record a file system's writes through FUSE
+    need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
+    apt_install
+    nextest
+    ;;
+bench)
+    need python3 python3
+    need restic restic
+    need borg borgbackup
+    need casync casync
+    need mmdebstrap mmdebstrap # the real disk; only root can build it
+    apt_install
+    ;;
+*)
+    echo "usage: scripts/deps.sh demo|test|bench" >&2
+    exit 2
+    ;;
+esac
