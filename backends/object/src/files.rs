@@ -163,7 +163,7 @@ impl Files {
                     self.forget_durable(parent);
                     return Err(e);
                 }
-                _ => {}
+                _ => fsync_directory(parent)?,
             }
         }
         // Known only after its fsync: a PUT beside this one that doesn't find it here does its own.

@@ -54,6 +54,9 @@ impl Database {
     pub(crate) fn open_with(state_dir: &Path, schema: &Schema) -> Result<Self> {
         make_dir(state_dir)?;
         let path = state_dir.join(FILE_NAME);
+        if !path.exists() {
+            lay_down(&path, schema)?;
+        }
         let mut db = open_file(state_dir, &path)?;
         match schema::examine(&db, &path, schema)? {
             Need::Nothing => {}
@@ -197,13 +200,32 @@ fn not_known(path: &Path, e: redb::CommitError) -> StateError {
     StateError::new(kind, message).caused_by(e)
 }
 
+/// Makes the directory and those above it that are missing, durably: what is kept in it must not vanish with its name.
 fn make_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| io_error("creating the state directory", dir, e).hint("name another one with --state-dir"))
+    let failed = |e| io_error("creating the state directory", dir, e).hint("name another one with --state-dir");
+    let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    missing.into_iter().try_for_each(schema::sync_parent).map_err(failed)
+}
+
+/// Makes a whole, stamped file appear at `path` at once. redb writes a new file in place, in several steps: a power loss
+/// between them would leave one that is no database. Where two processes do this, one file wins and the other is dropped.
+fn lay_down(path: &Path, schema: &Schema) -> Result<()> {
+    let draft = path.with_extension(format!("redb.new-{}", std::process::id()));
+    let failed = |e| io_error("writing", path, e);
+    let _from_a_dead_process_of_this_id = std::fs::remove_file(&draft);
+    let db = open_file(path.parent().unwrap_or(path), &draft)?;
+    schema::stamp(&db, &draft, schema)?;
+    drop(db);
+    std::fs::File::open(&draft).and_then(|f| f.sync_all()).map_err(failed)?;
+    // a link, for it never takes the place of another file
+    let linked = match std::fs::hard_link(&draft, path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
+        _ => schema::sync_parent(path).map_err(failed),
+    };
+    std::fs::remove_file(&draft).map_err(failed)?;
+    linked
 }
 
 fn io_error(what: &str, path: &Path, e: std::io::Error) -> StateError {
