@@ -6,8 +6,8 @@ import subprocess
 
 
 def measured(root, disk):
-    """Bytes a second of reading, cutting, hashing and compressing that disk; see actors/snapshot/benches/ingest.rs."""
-    out = cargo_bench(root, "windlass-snapshot", "ingest", WINDLASS_BENCH_IMAGE=disk, WINDLASS_BENCH_JSON="1")
+    """Bytes a second of reading, cutting, hashing and compressing that disk; see benches/ceilings.rs."""
+    out = cargo_bench(root, "windlass", "ceilings", WINDLASS_BENCH_IMAGE=disk)
     return json.loads(out.strip().split("\n")[-1])
 
 

@@ -120,15 +120,15 @@ impl Repositories {
         distant.insert(url.to_owned(), repo.clone());
         Ok(repo)
     }
-    async fn open_or_make(&self, url: &str) -> repo::Result<Repo> {
+    /// The configured default, made when it is a local directory without a repository.
+    async fn open_or_make_default(&self) -> repo::Result<Repo> {
+        let url = &self.default_url;
         match self.open_kept(url).await {
-            Err(e) if is_absent(&e) && url == self.default_url && is_local(url) => {
-                match self.make(url, self.chunker).await {
-                    // another process made it at the same moment
-                    Err(e) if e.kind == repo::Kind::Conflict => self.open_kept(url).await,
-                    made => made,
-                }
-            }
+            Err(e) if is_absent(&e) && is_local(url) => match self.make(url, self.chunker).await {
+                // another process made it at the same moment
+                Err(e) if e.kind == repo::Kind::Conflict => self.open_kept(url).await,
+                made => made,
+            },
             opened => opened,
         }
     }
@@ -139,17 +139,30 @@ fn is_local(url: &str) -> bool {
 }
 
 fn is_absent(error: &RepoError) -> bool {
-    matches!(error.kind, repo::Kind::NotFound | repo::Kind::Store(store::Kind::NotFound))
+    matches!(
+        error.kind,
+        repo::Kind::NotFound | repo::Kind::Store(store::Kind::NotFound)
+    )
 }
 
 #[async_trait]
 impl Repos for Repositories {
     async fn open(&self, url: Option<&str>) -> snapshot::Result<Repo> {
-        let url = url.unwrap_or(&self.default_url);
-        self.open_or_make(url).await.map_err(|e| {
+        let opened = match url {
+            // one that was named is never made on the way: a slip of the pen would be a repository
+            Some(url) => self.open_kept(url).await,
+            None => self.open_or_make_default().await,
+        };
+        opened.map_err(|e| {
             let absent = is_absent(&e);
-            let error = snapshot::SnapshotError::from(e);
-            if absent && error.hint.is_none() { error.hint(format!("windlass repo init --repo {url}")) } else { error }
+            let mut error = snapshot::SnapshotError::from(e);
+            if absent {
+                error.hint = Some(match url {
+                    Some(url) => format!("windlass repo init --repo {url}"),
+                    None => "windlass repo init".to_owned(),
+                });
+            }
+            error
         })
     }
     async fn init(&self, url: Option<&str>, chunker: Option<Chunker>) -> snapshot::Result<Repo> {

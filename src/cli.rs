@@ -35,6 +35,9 @@ use crate::client::Client;
 /// How long tasks that are still running may take once the verb is done.
 const RUNTIME_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Exit code of a verb that its caller left by Ctrl-C: 128 + SIGINT, as shells count it.
+const EXIT_LEFT: u8 = 130;
+
 /// What a verb works with.
 pub struct Context {
     /// Where the answer goes.
@@ -43,19 +46,29 @@ pub struct Context {
     pub yes: bool,
     /// The configuration.
     pub loaded: Loaded,
-    /// The repository, when a flag or variable names one: a daemon has its own default.
-    pub repo: Option<String>,
     /// Where relative paths begin.
     pub working_dir: PathBuf,
 }
 
 impl Context {
+    /// The repository to name in a request: the one of `--repo`, and the one of `WINDLASS_REPO` where a daemon, which has its
+    /// own default, is asked. Without a daemon the variable *is* the default of the house in this process.
+    pub fn repo(&self, client: &Client) -> Option<String> {
+        named_repo(&self.loaded, client.is_daemon())
+    }
     /// Reaches the concerns.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn connect(&self) -> Result<Client, ErrorBody> {
         Client::connect(&self.loaded.config).await
+    }
+    /// The end of a verb that its caller left by Ctrl-C; `why` tells how the job ended, when it did.
+    pub fn left(&self, why: Option<&ErrorBody>) -> ExitCode {
+        if let Some(error) = why {
+            self.output.failure(error);
+        }
+        ExitCode::from(EXIT_LEFT)
     }
     /// Prints the answer; success.
     ///
@@ -70,14 +83,19 @@ impl Context {
 /// The command line as clap knows it, with what THE TABLE says of each noun.
 pub fn command() -> clap::Command {
     crate::concerns::TABLE.iter().fold(Cli::command(), |command, row| {
-        command.mut_subcommand(row.noun, |noun| noun.about(row.about))
+        command.mut_subcommand(row.noun, |noun| {
+            noun.about(row.about).after_help(format!("More: {}", row.page))
+        })
     })
 }
 
 /// Runs a command line to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let cli = match command().try_get_matches_from(&args).and_then(|m| Cli::from_arg_matches(&m)) {
+    let cli = match command()
+        .try_get_matches_from(&args)
+        .and_then(|m| Cli::from_arg_matches(&m))
+    {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &args),
     };
@@ -93,10 +111,23 @@ fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
     let json = args.iter().any(|a| a == "--json");
     if !error.use_stderr() || !json {
         let _nobody_reads = error.print();
-        return ExitCode::from(if error.use_stderr() { Code::Invalid.exit_code() } else { 0 });
+        return ExitCode::from(if error.use_stderr() {
+            Code::Invalid.exit_code()
+        } else {
+            0
+        });
     }
-    let output = Output::new(&Global { json, ..Global::default() });
-    output.failure(&ErrorBody::new(Code::Invalid, error.to_string().trim_end()).hint("windlass --help"))
+    let output = Output::new(&Global {
+        json,
+        ..Global::default()
+    });
+    output.failure(
+        &ErrorBody::new(
+            Code::Invalid,
+            error.to_string().trim_start_matches("error: ").trim_end(),
+        )
+        .hint("windlass --help"),
+    )
 }
 
 fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
@@ -115,12 +146,14 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
     let log = &loaded.config.log;
     crate::serve::log_to_stderr(if serving || level_said { &log.level } else { "warn" }, log.format);
     if !serving {
-        loaded.warnings.iter().for_each(|w| output.remark(&format!("warning: {w}")));
+        loaded
+            .warnings
+            .iter()
+            .for_each(|w| output.remark(&format!("warning: {w}")));
     }
     let context = Context {
         output,
         yes: cli.global.yes,
-        repo: said_repo(&loaded),
         loaded,
         working_dir: around.working_dir,
     };
@@ -139,9 +172,9 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Restore(args) => restore::run(context, &args).await,
         Verb::Repo(verb) => repo::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
-        Verb::Serve => {
-            crate::serve::run(&context.loaded.config, &context.loaded.warnings).await.map(|()| ExitCode::SUCCESS)
-        }
+        Verb::Serve => crate::serve::run(&context.loaded.config, &context.loaded.warnings)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Verb::Status => house::status(context).await,
         Verb::Config(ConfigVerb::Show { origin }) => settings::show(context, origin),
         Verb::Send(args) => house::send(context, &args).await,
@@ -167,18 +200,30 @@ fn load(global: &Global, chosen: Option<(PathBuf, bool)>, around: &Surroundings)
     config::load(file.as_ref(), around, &flags).map_err(|e| ErrorBody::from(&e))
 }
 
-fn said_repo(loaded: &Loaded) -> Option<String> {
-    match loaded.origin("repo.url") {
-        Some(Origin::Said(Place::Env(_) | Place::Flag(_))) => Some(loaded.config.repo.url.clone()),
-        _ => None,
-    }
+fn named_repo(loaded: &Loaded, to_daemon: bool) -> Option<String> {
+    let named = match loaded.origin("repo.url")? {
+        Origin::Said(Place::Flag(_)) => true,
+        Origin::Said(Place::Env(_)) => to_daemon,
+        _ => false,
+    };
+    named.then(|| loaded.config.repo.url.clone())
 }
 
 fn surroundings() -> Result<Surroundings, ErrorBody> {
     let working_dir = std::env::current_dir()
         .map_err(|e| ErrorBody::new(Code::NotFound, format!("the working directory can't be found: {e}")))?;
-    let env = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))).collect();
+    let env = std::env::vars_os()
+        .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
     // Linux tells its name here; elsewhere the default id is `localhost`
-    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-    Ok(Surroundings { env, is_root: rustix::process::geteuid().is_root(), host_name, working_dir })
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    Ok(Surroundings {
+        env,
+        is_root: rustix::process::geteuid().is_root(),
+        host_name,
+        working_dir,
+    })
 }

@@ -26,7 +26,9 @@ impl Client {
     /// `denied` when its socket may not be used, `unavailable` when it doesn't answer like one.
     pub async fn daemon(config: &config::Config) -> Result<Option<Self>, ErrorBody> {
         let socket = &config.gateway.socket;
-        let Some(info) = client::probe(socket).await? else { return Ok(None) };
+        let Some(info) = client::probe(socket).await? else {
+            return Ok(None);
+        };
         let bus = GatewayBus::new(socket.clone());
         Ok(Some(Self::over(Arc::new(bus), info.host, config, None)))
     }
@@ -60,7 +62,10 @@ impl Client {
     }
     /// Headers with the configured time-out.
     pub fn headers(&self) -> Headers {
-        Headers { timeout_ms: Some(self.request_timeout_ms), ..Headers::default() }
+        Headers {
+            timeout_ms: Some(self.request_timeout_ms),
+            ..Headers::default()
+        }
     }
     /// Asks.
     ///
@@ -74,7 +79,16 @@ impl Client {
     /// # Errors
     /// As the server answers, or the bus.
     pub async fn call_once<R: Request>(&self, request: &R, request_id: Option<String>) -> Result<R::Reply, ErrorBody> {
-        bus::call(&*self.bus, &self.host, request, Headers { request_id, ..self.headers() }).await
+        bus::call(
+            &*self.bus,
+            &self.host,
+            request,
+            Headers {
+                request_id,
+                ..self.headers()
+            },
+        )
+        .await
     }
     /// Asks with any JSON.
     ///
@@ -93,7 +107,10 @@ impl Client {
     /// # Errors
     /// `unavailable` when the daemon has gone.
     pub async fn events(&self, filter: EventFilter) -> Result<Events, ErrorBody> {
-        self.bus.subscribe(filter, self.events_queued_max).await.map_err(ErrorBody::from)
+        self.bus
+            .subscribe(filter, self.events_queued_max)
+            .await
+            .map_err(ErrorBody::from)
     }
     /// Lets go: a house in this process is drained.
     pub async fn close(self) {
@@ -105,6 +122,9 @@ impl Client {
 
 /// What a verb says that needs a daemon when there is none.
 pub fn no_daemon(config: &config::Config) -> ErrorBody {
-    ErrorBody::new(Code::Unavailable, format!("no daemon answers at {}", config.gateway.socket.display()))
-        .hint("start one with `windlass serve`; snapshot, restore, repo, jobs and send work without it")
+    ErrorBody::new(
+        Code::Unavailable,
+        format!("no daemon answers at {}", config.gateway.socket.display()),
+    )
+    .hint("start one with `windlass serve`; snapshot, restore, repo, jobs and send work without it")
 }

@@ -65,14 +65,26 @@ mod tests {
     fn every_row_has_its_section_its_verbs_its_noun_and_its_page() {
         let command = crate::cli::command();
         for row in TABLE {
-            assert!(config::sections().iter().any(|s| s.name == row.name), "no [{}] in the configuration", row.name);
-            assert!(wire::catalog::endpoints().iter().any(|e| e.concern == row.name), "{} has no verbs", row.name);
+            assert!(
+                config::sections().iter().any(|s| s.name == row.name),
+                "no [{}] in the configuration",
+                row.name
+            );
+            assert!(
+                wire::catalog::endpoints().iter().any(|e| e.concern == row.name),
+                "{} has no verbs",
+                row.name
+            );
             let noun = command.find_subcommand(row.noun).expect(row.noun);
             assert_eq!(noun.get_about().map(ToString::to_string).as_deref(), Some(row.about));
             for verb in ["ls", "show"] {
                 assert!(noun.find_subcommand(verb).is_some(), "{} has no {verb}", row.noun);
             }
-            assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(row.page).exists(), "{} is missing", row.page);
+            assert!(
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(row.page).exists(),
+                "{} is missing",
+                row.page
+            );
         }
     }
 }

@@ -84,9 +84,17 @@ impl House {
             },
         })
         .await?;
-        let parts = Parts { house, ports, config: Arc::new(config.clone()) };
-        for row in concerns::TABLE.iter().filter(|row| role == Role::Daemon || row.one_shot) {
+        let parts = Parts {
+            house,
+            ports,
+            config: Arc::new(config.clone()),
+        };
+        for row in concerns::TABLE
+            .iter()
+            .filter(|row| role == Role::Daemon || row.one_shot)
+        {
             (row.spawn)(parts.clone()).await?;
+            tracing::debug!(concern = row.name, "started");
         }
         Ok(Self { parts })
     }
@@ -103,7 +111,10 @@ impl House {
     }
     /// Ends in good order within `runtime.drain_timeout_s`; returns how many concerns and jobs were not finished in time.
     pub async fn drain(&self) -> usize {
-        self.parts.house.drain(Duration::from_secs(self.parts.config.runtime.drain_timeout_s)).await
+        self.parts
+            .house
+            .drain(Duration::from_secs(self.parts.config.runtime.drain_timeout_s))
+            .await
     }
     /// Ends a single command's house.
     pub async fn stop(self) {

@@ -60,7 +60,10 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
         tracing::warn!("connections were left open");
     }
     if left > 0 {
-        tracing::warn!(left, "not everything was finished in time; jobs go on at the next start");
+        tracing::warn!(
+            left,
+            "not everything was finished in time; jobs go on at the next start"
+        );
     }
     tracing::info!("ended");
     match ended {
@@ -77,13 +80,17 @@ const GATEWAY_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs
 pub fn log_to_stderr(level: &str, format: LogFormat) {
     // the level was checked when it was loaded
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => {
             use std::io::IsTerminal as _;
             let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-            builder.with_ansi(std::io::stderr().is_terminal() && !no_colour).try_init()
+            builder
+                .with_ansi(std::io::stderr().is_terminal() && !no_colour)
+                .try_init()
         }
     };
     // a second call in one process (tests) keeps the first

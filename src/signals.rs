@@ -19,7 +19,10 @@ impl StopSignals {
         let take = |kind| {
             signal(kind).map_err(|e| ErrorBody::new(Code::Internal, format!("signals can't be taken over: {e}")))
         };
-        Ok(Self { interrupt: take(SignalKind::interrupt())?, terminate: take(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+        })
     }
     /// The next of them: its name.
     pub async fn next(&mut self) -> &'static str {

@@ -14,8 +14,15 @@ use crate::house::{House, Role};
 
 /// A configuration whose everything is below `dir`.
 pub(crate) fn config_in(dir: &Path) -> Config {
-    let around = Surroundings { host_name: "h1".into(), working_dir: dir.to_owned(), ..Surroundings::default() };
-    let flags = Flags { state_dir: Some(dir.join("s").display().to_string()), ..Flags::default() };
+    let around = Surroundings {
+        host_name: "h1".into(),
+        working_dir: dir.to_owned(),
+        ..Surroundings::default()
+    };
+    let flags = Flags {
+        state_dir: Some(dir.join("s").display().to_string()),
+        ..Flags::default()
+    };
     let mut config = config::load(None, &around, &flags).unwrap().config;
     config.runtime.drain_timeout_s = 5;
     config
@@ -31,7 +38,10 @@ async fn without_a_daemon_the_house_is_in_this_process() {
     assert_eq!(client.call(&JobList::default()).await.unwrap().jobs, vec![]);
     let host = HostId::new("h1").unwrap();
     let subject = wire::house::Status::subject(&host).unwrap();
-    let status = client.call_json(&subject, &serde_json::json!({}), client.headers()).await.unwrap();
+    let status = client
+        .call_json(&subject, &serde_json::json!({}), client.headers())
+        .await
+        .unwrap();
     assert_eq!(status["host"], "h1");
     client.close().await;
     // and the state is free again
@@ -73,6 +83,10 @@ async fn with_a_daemon_verbs_go_through_its_socket() {
     house.drain().await;
     stop.send(true).unwrap();
     drop(bound);
-    tokio::time::timeout(Duration::from_secs(10), served).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(!config.gateway.socket.exists());
 }

@@ -85,12 +85,22 @@ pub fn check_environment(surroundings: &Surroundings) -> Vec<Finding> {
 }
 
 pub(crate) fn read_text(file: &FileText) -> (Vec<Passed>, Vec<Finding>) {
-    let at = |line| Place::File { path: file.path.clone(), line };
+    let at = |line| Place::File {
+        path: file.path.clone(),
+        line,
+    };
     let found = match entries(&file.text) {
         Ok(found) => found,
         Err(fault) => {
             let message = format!("not TOML: {}", fault.message);
-            return (Vec::new(), vec![Finding { place: at(fault.line), severity: Severity::Wrong, message }]);
+            return (
+                Vec::new(),
+                vec![Finding {
+                    place: at(fault.line),
+                    severity: Severity::Wrong,
+                    message,
+                }],
+            );
         }
     };
     let (mut passed, mut findings) = (Vec::new(), Vec::new());
@@ -101,15 +111,29 @@ pub(crate) fn read_text(file: &FileText) -> (Vec<Passed>, Vec<Finding>) {
             continue;
         };
         match from_raw(known, &entry.raw) {
-            Ok(value) => passed.push(Passed { key: known, value, place }),
-            Err(message) => findings.push(Finding { place, severity: Severity::Wrong, message }),
+            Ok(value) => passed.push(Passed {
+                key: known,
+                value,
+                place,
+            }),
+            Err(message) => findings.push(Finding {
+                place,
+                severity: Severity::Wrong,
+                message,
+            }),
         }
     }
     (passed, findings)
 }
 
 fn from_raw(key: &Key, raw: &Raw) -> Result<Value, String> {
-    let other = |what| Err(format!("{}: a TOML {what} won't do; wanted is {}", key.path, key.kind.wanted()));
+    let other = |what| {
+        Err(format!(
+            "{}: a TOML {what} won't do; wanted is {}",
+            key.path,
+            key.kind.wanted()
+        ))
+    };
     match raw {
         Raw::Text(text) => value::string(key, text),
         Raw::Integer(number) => value::from_integer(key, *number),
@@ -120,14 +144,21 @@ fn from_raw(key: &Key, raw: &Raw) -> Result<Value, String> {
 
 fn unknown(entry: &Entry, place: Place) -> Finding {
     let is_section = sections().iter().any(|s| s.name == entry.path);
-    let severity = if is_section { Severity::Wrong } else { Severity::UnknownKey };
+    let severity = if is_section {
+        Severity::Wrong
+    } else {
+        Severity::UnknownKey
+    };
     let message = if is_section {
         format!("'{0}' is a section: write [{0}]", entry.path)
     } else if entry.raw == Raw::Table {
         let names = || sections().iter().map(|s| s.name).filter(|n| !n.is_empty());
         let near = match nearest(&entry.path, names()) {
             Some(name) => format!("did you mean [{name}]?"),
-            None => format!("there are {}", names().map(|n| format!("[{n}]")).collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "there are {}",
+                names().map(|n| format!("[{n}]")).collect::<Vec<_>>().join(", ")
+            ),
         };
         format!("unknown section [{}]; {near}", entry.path)
     } else {
@@ -136,13 +167,21 @@ fn unknown(entry: &Entry, place: Place) -> Finding {
             None => format!("unknown key '{}'; {}", entry.path, keys_beside(&entry.path)),
         }
     };
-    Finding { place, severity, message }
+    Finding {
+        place,
+        severity,
+        message,
+    }
 }
 
 fn keys_beside(path: &str) -> String {
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
-    let names: Vec<&str> =
-        sections().iter().filter(|s| s.name == section).flat_map(|s| s.keys).map(Key::leaf).collect();
+    let names: Vec<&str> = sections()
+        .iter()
+        .filter(|s| s.name == section)
+        .flat_map(|s| s.keys)
+        .map(Key::leaf)
+        .collect();
     match section {
         "" => format!("the keys before the first section are {}", names.join(", ")),
         _ => format!("the keys of [{section}] are {}", names.join(", ")),
@@ -150,8 +189,13 @@ fn keys_beside(path: &str) -> String {
 }
 
 /// Variables of windlass that are no configuration keys.
-const OTHER_VARIABLES: &[&str] =
-    &["WINDLASS_CONFIG", "WINDLASS_REPO", "WINDLASS_JSON", "WINDLASS_YES", "WINDLASS_QUIET"];
+const OTHER_VARIABLES: &[&str] = &[
+    "WINDLASS_CONFIG",
+    "WINDLASS_REPO",
+    "WINDLASS_JSON",
+    "WINDLASS_YES",
+    "WINDLASS_QUIET",
+];
 /// Variables of the tests.
 const TEST_PREFIX: &str = "WINDLASS_TEST_";
 /// `WINDLASS_REPO` is the short name of this key, for it goes with the flag `--repo`.
@@ -161,12 +205,22 @@ pub(crate) fn read_environment(surroundings: &Surroundings) -> (Vec<Passed>, Vec
     let (mut passed, mut findings) = (Vec::new(), Vec::new());
     for known in keys() {
         let short = Some(SHORT.0.to_owned()).filter(|_| SHORT.1 == known.path);
-        let name = short.filter(|n| surroundings.var(n).is_some()).unwrap_or_else(|| known.env_name());
+        let name = short
+            .filter(|n| surroundings.var(n).is_some())
+            .unwrap_or_else(|| known.env_name());
         let Some(text) = surroundings.var(&name) else { continue };
         let place = Place::Env(name.clone());
         match value::from_text(known, text, &surroundings.working_dir) {
-            Ok(value) => passed.push(Passed { key: known, value, place }),
-            Err(message) => findings.push(Finding { place, severity: Severity::Wrong, message }),
+            Ok(value) => passed.push(Passed {
+                key: known,
+                value,
+                place,
+            }),
+            Err(message) => findings.push(Finding {
+                place,
+                severity: Severity::Wrong,
+                message,
+            }),
         }
     }
     for name in surroundings.env.keys().filter(|n| n.starts_with("WINDLASS_")) {
@@ -178,19 +232,34 @@ pub(crate) fn read_environment(surroundings: &Surroundings) -> (Vec<Passed>, Vec
         let near = nearest_key(&path).and_then(key).map(Key::env_name);
         let hint = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
         let message = format!("unknown variable{hint}");
-        findings.push(Finding { place: Place::Env(name.clone()), severity: Severity::UnknownKey, message });
+        findings.push(Finding {
+            place: Place::Env(name.clone()),
+            severity: Severity::UnknownKey,
+            message,
+        });
     }
     (passed, findings)
 }
 
-pub(crate) fn read_flags(flags: &[(&'static str, &'static str, String)], working_dir: &Path) -> (Vec<Passed>, Vec<Finding>) {
+pub(crate) fn read_flags(
+    flags: &[(&'static str, &'static str, String)],
+    working_dir: &Path,
+) -> (Vec<Passed>, Vec<Finding>) {
     let (mut passed, mut findings) = (Vec::new(), Vec::new());
     for (name, path, text) in flags {
         let place = Place::Flag((*name).to_owned());
         let known = key(path).expect("flags name keys of the table");
         match value::from_text(known, text, working_dir) {
-            Ok(value) => passed.push(Passed { key: known, value, place }),
-            Err(message) => findings.push(Finding { place, severity: Severity::Wrong, message }),
+            Ok(value) => passed.push(Passed {
+                key: known,
+                value,
+                place,
+            }),
+            Err(message) => findings.push(Finding {
+                place,
+                severity: Severity::Wrong,
+                message,
+            }),
         }
     }
     (passed, findings)

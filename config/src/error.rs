@@ -29,7 +29,13 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(kind: Kind, message: String) -> Self {
-        Self { kind, message, hint: None, findings: Vec::new(), source: None }
+        Self {
+            kind,
+            message,
+            hint: None,
+            findings: Vec::new(),
+            source: None,
+        }
     }
     pub(crate) fn findings(findings: Vec<Finding>) -> Self {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -44,7 +50,10 @@ impl ConfigError {
             std::io::ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::Unreadable,
         };
-        let mut error = Self::new(kind, format!("configuration file {} can't be read: {source}", path.display()));
+        let mut error = Self::new(
+            kind,
+            format!("configuration file {} can't be read: {source}", path.display()),
+        );
         error.source = Some(source);
         error
     }

@@ -21,7 +21,9 @@ pub struct FileText {
 
 /// The file to read: the one that a flag names, else `WINDLASS_CONFIG`, else the usual place. True: it must exist.
 pub fn choose_file(flag: Option<&Path>, surroundings: &Surroundings) -> Option<(PathBuf, bool)> {
-    let named = flag.map(Path::to_owned).or_else(|| surroundings.var("WINDLASS_CONFIG").map(PathBuf::from));
+    let named = flag
+        .map(Path::to_owned)
+        .or_else(|| surroundings.var("WINDLASS_CONFIG").map(PathBuf::from));
     match named {
         Some(path) => Some((surroundings.working_dir.join(path), true)),
         None => surroundings.config_file().map(|path| (path, false)),
@@ -40,14 +42,26 @@ pub fn read_file(path: &Path, must_exist: bool) -> Result<Option<FileText>, Conf
         Err(e) => return Err(ConfigError::io(path, e)),
     };
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| ConfigError::io(path, e))?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| ConfigError::io(path, e))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        let message = format!("configuration file {} has more than {FILE_BYTES_MAX} bytes", path.display());
+        let message = format!(
+            "configuration file {} has more than {FILE_BYTES_MAX} bytes",
+            path.display()
+        );
         return Err(ConfigError::new(Kind::Invalid, message));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| ConfigError::new(Kind::Invalid, format!("configuration file {} is not UTF-8", path.display())))?;
-    Ok(Some(FileText { path: path.to_owned(), text }))
+    let text = String::from_utf8(bytes).map_err(|_| {
+        ConfigError::new(
+            Kind::Invalid,
+            format!("configuration file {} is not UTF-8", path.display()),
+        )
+    })?;
+    Ok(Some(FileText {
+        path: path.to_owned(),
+        text,
+    }))
 }
 
 /// What stands behind a key in the file.

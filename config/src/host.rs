@@ -18,7 +18,9 @@ pub(crate) static SECTION: Section = Section {
         Key {
             path: "state_dir",
             kind: KeyType::Path,
-            preset: Preset::Derived("/var/lib/windlass for root, $XDG_STATE_HOME/windlass (~/.local/state/windlass) for others"),
+            preset: Preset::Derived(
+                "/var/lib/windlass for root, $XDG_STATE_HOME/windlass (~/.local/state/windlass) for others",
+            ),
             about: "Where state is kept: jobs, journals of restores, the gateway's socket. One process at a time.",
         },
     ],
@@ -70,7 +72,13 @@ impl Surroundings {
         let short = self.host_name.split('.').next().unwrap_or_default();
         let clean: String = short
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .take(wire::subject::TOKEN_BYTES_MAX)
             .collect();
         if clean.is_empty() { "localhost".into() } else { clean }

@@ -77,7 +77,9 @@ impl KeyType {
             Self::RepoUrl => {
                 "a repository: file:///…, memory://…, gs://bucket/…, az://container/… or an absolute path".into()
             }
-            Self::LogFilter => "error, warn, info, debug, trace or off, or a list such as 'info,windlass_repo=debug'".into(),
+            Self::LogFilter => {
+                "error, warn, info, debug, trace or off, or a list such as 'info,windlass_repo=debug'".into()
+            }
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
         }

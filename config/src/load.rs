@@ -70,7 +70,11 @@ impl Loaded {
         keys()
             .filter_map(|k| {
                 let (value, origin) = self.origins.get(k.path)?;
-                Some(Shown { key: k.path, value: value.clone(), origin: origin.clone() })
+                Some(Shown {
+                    key: k.path,
+                    value: value.clone(),
+                    origin: origin.clone(),
+                })
             })
             .collect()
     }
@@ -90,7 +94,10 @@ impl Source for Layer {
     }
     fn collect(&self) -> Result<Map<String, config_rs::Value>, config_rs::ConfigError> {
         let entry = |(path, value, origin): &(&'static str, Value, Origin)| {
-            ((*path).to_owned(), config_rs::Value::new(Some(&origin.to_string()), value.to_layer()))
+            (
+                (*path).to_owned(),
+                config_rs::Value::new(Some(&origin.to_string()), value.to_layer()),
+            )
         };
         Ok(self.0.iter().map(entry).collect())
     }
@@ -118,18 +125,29 @@ pub fn load(file: Option<&FileText>, surroundings: &Surroundings, flags: &Flags)
     if !faults.is_empty() {
         return Err(ConfigError::findings(faults));
     }
-    let said = Layer(said.into_iter().map(|p| (p.key.path, p.value, Origin::Said(p.place))).collect());
+    let said = Layer(
+        said.into_iter()
+            .map(|p| (p.key.path, p.value, Origin::Said(p.place)))
+            .collect(),
+    );
     let presets = presets(surroundings, &said);
     let mut origins = BTreeMap::new();
     for (path, value, origin) in presets.0.iter().chain(&said.0) {
         origins.insert(*path, (value.clone(), origin.clone()));
     }
-    let merged = config_rs::Config::builder().add_source(presets).add_source(said).build();
+    let merged = config_rs::Config::builder()
+        .add_source(presets)
+        .add_source(said)
+        .build();
     let config: Config = merged
         .and_then(config_rs::Config::try_deserialize)
         .map_err(|e| ConfigError::new(Kind::Invalid, format!("configuration: {e}")))?;
     cross_check(&config, &origins)?;
-    Ok(Loaded { config, warnings, origins })
+    Ok(Loaded {
+        config,
+        warnings,
+        origins,
+    })
 }
 
 impl Flags {
@@ -169,12 +187,18 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
 
 /// What no key can say alone.
 fn cross_check(config: &Config, origins: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), ConfigError> {
-    let Some((path, why)) = config.repo.chunker.fault() else { return Ok(()) };
+    let Some((path, why)) = config.repo.chunker.fault() else {
+        return Ok(());
+    };
     debug_assert!(key(path).is_some());
     let place = match origins.get(path) {
         Some((_, Origin::Said(place))) => place.clone(),
         _ => Place::Default,
     };
     let message = format!("{path}: {why}");
-    Err(ConfigError::findings(vec![Finding { place, severity: Severity::Wrong, message }]))
+    Err(ConfigError::findings(vec![Finding {
+        place,
+        severity: Severity::Wrong,
+        message,
+    }]))
 }

@@ -59,7 +59,9 @@ impl ChunkerConfig {
                 avg_bytes: self.avg_bytes,
                 max_bytes: self.max_bytes,
             },
-            ChunkerMode::Fixed => wire::repo::Chunker::Fixed { chunk_bytes: self.chunk_bytes },
+            ChunkerMode::Fixed => wire::repo::Chunker::Fixed {
+                chunk_bytes: self.chunk_bytes,
+            },
         }
     }
     /// What the bounds of single keys can't say; the key at fault and why.
@@ -67,13 +69,19 @@ impl ChunkerConfig {
         if self.min_bytes > self.avg_bytes {
             return Some((
                 "repo.chunker.min_bytes",
-                format!("{} is more than repo.chunker.avg_bytes ({})", self.min_bytes, self.avg_bytes),
+                format!(
+                    "{} is more than repo.chunker.avg_bytes ({})",
+                    self.min_bytes, self.avg_bytes
+                ),
             ));
         }
         if self.avg_bytes > self.max_bytes {
             return Some((
                 "repo.chunker.max_bytes",
-                format!("{} is less than repo.chunker.avg_bytes ({})", self.max_bytes, self.avg_bytes),
+                format!(
+                    "{} is less than repo.chunker.avg_bytes ({})",
+                    self.max_bytes, self.avg_bytes
+                ),
             ));
         }
         let odd = [
@@ -100,7 +108,10 @@ pub(crate) static SECTION: Section = Section {
         },
         Key {
             path: "repo.pack_bytes",
-            kind: KeyType::Integer { min: 1 << 20, max: 1 << 30 },
+            kind: KeyType::Integer {
+                min: 1 << 20,
+                max: 1 << 30,
+            },
             preset: Preset::Integer(16 << 20),
             about: "Stored bytes at which a pack is closed and uploaded.",
         },
@@ -124,7 +135,10 @@ pub(crate) static SECTION: Section = Section {
         },
         Key {
             path: "repo.fetch_memory_bytes_max",
-            kind: KeyType::Integer { min: 16 << 20, max: 16 << 30 },
+            kind: KeyType::Integer {
+                min: 16 << 20,
+                max: 16 << 30,
+            },
             preset: Preset::Integer(96 << 20),
             about: "Bytes that fetches may hold in memory.",
         },
@@ -155,19 +169,28 @@ pub(crate) static CHUNKER_SECTION: Section = Section {
         },
         Key {
             path: "repo.chunker.avg_bytes",
-            kind: KeyType::Integer { min: 1 << 10, max: 4 << 20 },
+            kind: KeyType::Integer {
+                min: 1 << 10,
+                max: 4 << 20,
+            },
             preset: Preset::Integer(64 << 10),
             about: "With fastcdc: the mean aimed at; even.",
         },
         Key {
             path: "repo.chunker.max_bytes",
-            kind: KeyType::Integer { min: 4 << 10, max: 4 << 20 },
+            kind: KeyType::Integer {
+                min: 4 << 10,
+                max: 4 << 20,
+            },
             preset: Preset::Integer(256 << 10),
             about: "With fastcdc: the largest chunk; even.",
         },
         Key {
             path: "repo.chunker.chunk_bytes",
-            kind: KeyType::Integer { min: 4 << 10, max: 4 << 20 },
+            kind: KeyType::Integer {
+                min: 4 << 10,
+                max: 4 << 20,
+            },
             preset: Preset::Integer(64 << 10),
             about: "With fixed: the size of every chunk; a multiple of 4096.",
         },

@@ -56,7 +56,11 @@ pub(crate) fn from_integer(key: &Key, number: i128) -> Result<Value, String> {
             Ok(n) if (min..=max).contains(&n) => Ok(Value::Integer(n)),
             _ => Err(wrong(key, &number.to_string())),
         },
-        _ => Err(format!("{}: {number} is a number; wanted is text: {}", key.path, key.kind.wanted())),
+        _ => Err(format!(
+            "{}: {number} is a number; wanted is text: {}",
+            key.path,
+            key.kind.wanted()
+        )),
     }
 }
 
@@ -64,7 +68,11 @@ pub(crate) fn from_integer(key: &Key, number: i128) -> Result<Value, String> {
 pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
     let fine = match key.kind {
         KeyType::Integer { .. } => {
-            return Err(format!("{}: '{text}' is text; wanted is {}, without quotes", key.path, key.kind.wanted()));
+            return Err(format!(
+                "{}: '{text}' is text; wanted is {}, without quotes",
+                key.path,
+                key.kind.wanted()
+            ));
         }
         KeyType::Token => wire::HostId::new(text).is_ok(),
         KeyType::Path => Path::new(text).is_absolute(),
@@ -72,7 +80,11 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
         KeyType::Choice(words) => words.contains(&text),
     };
-    if fine { Ok(Value::Text(text.to_owned())) } else { Err(wrong(key, text)) }
+    if fine {
+        Ok(Value::Text(text.to_owned()))
+    } else {
+        Err(wrong(key, text))
+    }
 }
 
 fn wrong(key: &Key, text: &str) -> String {
@@ -82,7 +94,11 @@ fn wrong(key: &Key, text: &str) -> String {
         _ => None,
     };
     let hint = near.map(|word| format!("; did you mean '{word}'?")).unwrap_or_default();
-    format!("{}: '{shown}' won't do; wanted is {}{hint}", key.path, key.kind.wanted())
+    format!(
+        "{}: '{shown}' won't do; wanted is {}{hint}",
+        key.path,
+        key.kind.wanted()
+    )
 }
 
 /// The schemes that a repository can have now; others are refused early, with their seat named.
@@ -96,14 +112,25 @@ fn repo_url(key: &Key, text: &str) -> Result<Value, String> {
         };
     };
     if scheme == "s3" {
-        return Err(format!("{}: s3:// comes in the next release; wanted is {}", key.path, key.kind.wanted()));
+        return Err(format!(
+            "{}: s3:// comes in the next release; wanted is {}",
+            key.path,
+            key.kind.wanted()
+        ));
     }
     if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
         // the text is not repeated: it holds a secret
-        return Err(format!("{}: a URL carries no user or password here; they come from the environment", key.path));
+        return Err(format!(
+            "{}: a URL carries no user or password here; they come from the environment",
+            key.path
+        ));
     }
     let local = scheme != "file" || rest.starts_with('/');
-    if SCHEMES.contains(&scheme) && local { Ok(Value::Text(text.to_owned())) } else { Err(wrong(key, text)) }
+    if SCHEMES.contains(&scheme) && local {
+        Ok(Value::Text(text.to_owned()))
+    } else {
+        Err(wrong(key, text))
+    }
 }
 
 /// `file://` URL of an absolute path; what a URL can't carry is percent-encoded (RFC 3986, section 2).
@@ -126,7 +153,10 @@ fn is_directive(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| LEVELS.iter().any(|l| l.eq_ignore_ascii_case(word));
     let is_target = |word: &str| {
-        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-'))
+        !word.is_empty()
+            && word
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-'))
     };
     match text.trim().rsplit_once('=') {
         Some((target, level)) => is_target(target) && is_level(level),

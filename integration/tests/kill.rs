@@ -93,7 +93,7 @@ fn a_restore_that_is_killed_goes_on_with_the_same_command() {
     disk::assert_same(&stage.good, &disk);
     let mut random = Random::new(seed ^ 0x5E);
     let (mut killed, mut resumed, mut undone) = (0, 0, 0);
-    for round in 0..kills {
+    for _ in 0..kills {
         reset(&stage.bad);
         let moment = Duration::from_micros(random.below(whole.as_micros() as u64 * 11 / 10));
         let ended = windlass

@@ -16,7 +16,15 @@ Exit codes:
   6  busy: too much is queued; try again
   7  deadline: no answer in time
   8  unavailable: something that is needed doesn't answer, or is full
-  9  corrupt: stored bytes are not what was written";
+  9  corrupt: stored bytes are not what was written
+  130  left by Ctrl-C: the daemon goes on with the job; without a daemon it was stopped";
+
+/// Said of both spellings of restore.
+const RESTORE_LONG: &str = "\
+Put a VM's disks back in place.
+
+The VM is off. Its present state becomes a snapshot first (the common snapshot), so that --undo leads back. Only what \
+differs is written. Interrupted? The same command goes on.";
 
 /// Workloads that start fast, in the right place, and come back fast.
 ///
@@ -47,7 +55,7 @@ pub struct Global {
     /// This host's id [env: WINDLASS_HOST_ID] [default: the host's name]
     #[arg(long, global = true, value_name = "ID")]
     pub host_id: Option<String>,
-    /// The repository: file:///..., gs://..., az://..., memory://... or a local directory [env: WINDLASS_REPO]
+    /// The repository: a directory, file:///..., gs://..., az://... or memory://... [env: WINDLASS_REPO]
     /// [default: repo in the state directory]
     #[arg(long, global = true, value_name = "URL")]
     pub repo: Option<String>,
@@ -88,6 +96,7 @@ pub enum Verb {
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
     /// Put a VM's disks back in place (as `snapshot restore`)
+    #[command(long_about = RESTORE_LONG)]
     Restore(RestoreArgs),
     /// Make and look at repositories
     #[command(subcommand)]
@@ -150,8 +159,8 @@ pub struct SendArgs {
     /// A subject, or CONCERN.VERB for this host, such as `snapshot.ls`
     pub subject: String,
     /// The request; `-` reads it from standard input
-    #[arg(default_value = "{}")]
-    pub json: String,
+    #[arg(default_value = "{}", value_name = "JSON")]
+    pub request: String,
     /// How long to wait for the answer, in milliseconds
     #[arg(long, value_name = "MS")]
     pub timeout_ms: Option<u64>,
@@ -212,6 +221,7 @@ pub enum SnapshotVerb {
         job: JobFlags,
     },
     /// Put a VM's disks back in place
+    #[command(long_about = RESTORE_LONG)]
     Restore(RestoreArgs),
     /// Forget a snapshot
     Forget {
@@ -251,9 +261,6 @@ pub struct JobFlags {
 }
 
 /// `windlass restore`
-///
-/// The VM is off. Its present state becomes a snapshot first (the common snapshot), so that --undo leads back. Only what
-/// differs is written. Interrupted? The same command goes on.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// The VM's name

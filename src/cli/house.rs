@@ -11,6 +11,7 @@ use wire::subject::EventFilter;
 use wire::{Address, Code, ConcernName, ErrorBody, Headers, HostId, Subject};
 
 use super::args::SendArgs;
+use super::job::Followed;
 use super::{Context, job, show};
 use crate::client::{Client, no_daemon};
 use crate::signals::StopSignals;
@@ -34,7 +35,9 @@ pub async fn status(context: &Context) -> Result<ExitCode, ErrorBody> {
 /// # Errors
 /// When standard output can't be written.
 pub fn schema(context: &Context) -> Result<ExitCode, ErrorBody> {
-    context.output.document(&wire::catalog::asyncapi(env!("CARGO_PKG_VERSION")))?;
+    context
+        .output
+        .document(&wire::catalog::asyncapi(env!("CARGO_PKG_VERSION")))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,14 +46,19 @@ pub fn schema(context: &Context) -> Result<ExitCode, ErrorBody> {
 /// # Errors
 /// As the server answers; `invalid` for a subject or JSON that can't be read.
 pub async fn send(context: &Context, args: &SendArgs) -> Result<ExitCode, ErrorBody> {
-    let request = read_json(&args.json)?;
+    let request = read_json(&args.request)?;
     let client = context.connect().await?;
     let result = send_with(context, &client, args, &request).await;
     client.close().await;
     result
 }
 
-async fn send_with(context: &Context, client: &Client, args: &SendArgs, request: &Value) -> Result<ExitCode, ErrorBody> {
+async fn send_with(
+    context: &Context,
+    client: &Client,
+    args: &SendArgs,
+    request: &Value,
+) -> Result<ExitCode, ErrorBody> {
     let subject = subject(&args.subject, client.host())?;
     let defaults = client.headers();
     let headers = Headers {
@@ -61,18 +69,22 @@ async fn send_with(context: &Context, client: &Client, args: &SendArgs, request:
     let reply = client.call_json(&subject, request, headers).await?;
     context.output.document(&reply)?;
     // a job that this process would take down with it is waited for
-    if !client.is_daemon() {
-        if let Ok(accepted) = serde_json::from_value::<JobAccepted>(reply) {
-            return wait_for(context, client, &accepted.job).await;
-        }
+    if !client.is_daemon()
+        && let Ok(accepted) = serde_json::from_value::<JobAccepted>(reply)
+    {
+        return wait_for(context, client, &accepted.job).await;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn wait_for(context: &Context, client: &Client, id: &JobId) -> Result<ExitCode, ErrorBody> {
-    context.output.remark(&format!("no daemon runs: this process waits for job {id}"));
-    job::watch::<Value>(client, context.output, id).await?;
-    Ok(ExitCode::SUCCESS)
+    context
+        .output
+        .remark(&format!("no daemon runs: this process waits for job {id}"));
+    match job::watch::<Value>(client, context.output, id).await? {
+        Followed::Done(_) => Ok(ExitCode::SUCCESS),
+        Followed::Left(why) => Ok(context.left(why.as_ref())),
+    }
 }
 
 /// `windlass watch`
@@ -98,9 +110,13 @@ pub async fn watch(context: &Context, filter: Option<&str>, count: Option<u64>) 
                 print_event(context, &event)?;
                 left -= 1;
             }
-            Some(Received::Lost(n)) => context.output.remark(&format!("{n} events were lost: this reader is too slow")),
+            Some(Received::Lost(n)) => context
+                .output
+                .remark(&format!("{n} events were lost: this reader is too slow")),
             None => {
-                return Err(ErrorBody::new(Code::Unavailable, "the daemon left").hint("windlass serve, then windlass watch"));
+                return Err(
+                    ErrorBody::new(Code::Unavailable, "the daemon left").hint("windlass serve, then windlass watch")
+                );
             }
         }
     }
@@ -112,7 +128,12 @@ fn print_event(context: &Context, event: &Value) -> Result<(), ErrorBody> {
         return context.output.json_line(event);
     }
     let text = |name: &str| event[name].as_str().unwrap_or("?").to_owned();
-    context.output.text(&format!("{} {} {}\n", super::units::time(&text("time")), text("type"), event["data"]))
+    context.output.text(&format!(
+        "{} {} {}\n",
+        super::units::time(&text("time")),
+        text("type"),
+        event["data"]
+    ))
 }
 
 /// A full subject as it is; `concern.verb` means this host, or any where the verb is cluster-wide.
@@ -131,10 +152,16 @@ fn subject(text: &str, host: &HostId) -> Result<Subject, ErrorBody> {
         .map_err(|e| invalid(&e));
     }
     let names: Vec<String> = all.iter().map(name).collect();
-    let near = names.iter().max_by(|a, b| strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b)));
+    let near = names
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b)));
     let error = ErrorBody::new(
         Code::Invalid,
-        format!("'{}' is no subject and no CONCERN.VERB; there are {}", super::table::one_line(text), names.join(", ")),
+        format!(
+            "'{}' is no subject and no CONCERN.VERB; there are {}",
+            super::table::one_line(text),
+            names.join(", ")
+        ),
     );
     Err(match near {
         Some(near) => error.hint(format!("windlass send {near}")),
@@ -150,8 +177,11 @@ fn event_filter(text: Option<&str>) -> Result<EventFilter, ErrorBody> {
     }
     let known: Vec<String> = events().iter().map(|e| format!("{}.{}", e.concern, e.what)).collect();
     let invalid = |_| {
-        ErrorBody::new(Code::Invalid, format!("'{}' names no event", super::table::one_line(text)))
-            .hint(format!("windlass watch CONCERN, or one of {}", known.join(", ")))
+        ErrorBody::new(
+            Code::Invalid,
+            format!("'{}' names no event", super::table::one_line(text)),
+        )
+        .hint(format!("windlass watch CONCERN, or one of {}", known.join(", ")))
     };
     match text.split_once('.') {
         None => ConcernName::new(text).map(EventFilter::Concern).map_err(invalid),
@@ -173,7 +203,10 @@ fn read_json(text: &str) -> Result<Value, ErrorBody> {
             .read_to_string(&mut buffer)
             .map_err(|e| ErrorBody::new(Code::Invalid, format!("standard input can't be read: {e}")))?;
         if buffer.len() as u64 > STDIN_BYTES_MAX {
-            return Err(ErrorBody::new(Code::Invalid, format!("the request has more than {STDIN_BYTES_MAX} bytes")));
+            return Err(ErrorBody::new(
+                Code::Invalid,
+                format!("the request has more than {STDIN_BYTES_MAX} bytes"),
+            ));
         }
         read = buffer;
         read.as_str()
@@ -195,7 +228,10 @@ mod tests {
         let host = HostId::new("h1").unwrap();
         let case = |text: &str| subject(text, &host).map(|s| s.to_string());
         assert_eq!(case("snapshot.ls"), Ok("windlass.v1.host.h1.snapshot.ls".into()));
-        assert_eq!(case("windlass.v1.host.h2.snapshot.ls"), Ok("windlass.v1.host.h2.snapshot.ls".into()));
+        assert_eq!(
+            case("windlass.v1.host.h2.snapshot.ls"),
+            Ok("windlass.v1.host.h2.snapshot.ls".into())
+        );
         let error = case("snapshot.lst").unwrap_err();
         assert_eq!(error.code, Code::Invalid);
         assert_eq!(error.hint.as_deref(), Some("windlass send snapshot.ls"));
@@ -206,8 +242,14 @@ mod tests {
         let case = |text| event_filter(text).map(|f| f.pattern());
         assert_eq!(case(None), Ok("windlass.v1.event.>".into()));
         assert_eq!(case(Some("snapshot")), Ok("windlass.v1.event.snapshot.*".into()));
-        assert_eq!(case(Some("snapshot.created")), Ok("windlass.v1.event.snapshot.created".into()));
-        assert_eq!(case(Some("windlass.v1.event.jobs.*")), Ok("windlass.v1.event.jobs.*".into()));
+        assert_eq!(
+            case(Some("snapshot.created")),
+            Ok("windlass.v1.event.snapshot.created".into())
+        );
+        assert_eq!(
+            case(Some("windlass.v1.event.jobs.*")),
+            Ok("windlass.v1.event.jobs.*".into())
+        );
         assert!(case(Some("a.b.c")).is_err() && case(Some("")).is_err() && case(Some("é")).is_err());
     }
 

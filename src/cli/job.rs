@@ -25,15 +25,20 @@ const POLLS_FAILED_MAX: u32 = 3;
 pub enum Followed<T> {
     /// Done, with its reply.
     Done(T),
-    /// The follower left; the job goes on in the daemon.
-    Detached,
+    /// The follower left by Ctrl-C. With a daemon the job goes on (`None`); else it was stopped, and the error says how.
+    Left(Option<ErrorBody>),
 }
 
 /// Submits `request` and follows its job to the end.
 ///
 /// # Errors
 /// What the concern answers; the job's own error when it fails; `conflict` when it was cancelled.
-pub async fn run<R, T>(client: &Client, output: Output, request: &R, request_id: Option<String>) -> Result<Followed<T>, ErrorBody>
+pub async fn run<R, T>(
+    client: &Client,
+    output: Output,
+    request: &R,
+    request_id: Option<String>,
+) -> Result<Followed<T>, ErrorBody>
 where
     R: Request<Reply = JobAccepted>,
     T: DeserializeOwned,
@@ -71,7 +76,8 @@ async fn follow<T: DeserializeOwned>(
     let mut display = Display::new(output);
     let mut polls_failed = 0;
     let mut asked_to_stop = false;
-    let mut next_poll = Instant::now();
+    let begun = Instant::now();
+    let mut next_poll = begun;
     let mut hear = true;
     loop {
         let job = tokio::select! {
@@ -82,11 +88,12 @@ async fn follow<T: DeserializeOwned>(
                     output.remark(&format!(
                         "left job {id}, which goes on in the daemon\n  follow: windlass jobs watch {id}\n  stop: windlass jobs cancel {id}"
                     ));
-                    return Ok(Followed::Detached);
+                    return Ok(Followed::Left(None));
                 }
                 if asked_to_stop {
-                    return Err(ErrorBody::new(Code::Conflict, format!("job {id} was left unfinished"))
-                        .hint(format!("windlass jobs show {id}")));
+                    let why = ErrorBody::new(Code::Conflict, format!("job {id} was left unfinished"))
+                        .hint(format!("windlass jobs show {id}"));
+                    return Ok(Followed::Left(Some(why)));
                 }
                 asked_to_stop = true;
                 output.remark(&format!("stopping job {id} at its next safe point; once more to leave it as it is"));
@@ -115,9 +122,16 @@ async fn follow<T: DeserializeOwned>(
         display.update(&job);
         if job.state.is_final() {
             drop(display);
-            return ended(job).map(Followed::Done);
+            // an event leaves a large result out
+            let whole = client.call(&JobShow { job: id.clone() }).await.unwrap_or(job);
+            return match ended(whole) {
+                Ok(reply) => Ok(Followed::Done(reply)),
+                Err(why) if asked_to_stop => Ok(Followed::Left(Some(why))),
+                Err(why) => Err(why),
+            };
         }
-        if job.state == JobState::Interrupted && !client.is_daemon() {
+        // an interrupted job that was asked for again is taken up within a moment
+        if job.state == JobState::Interrupted && !client.is_daemon() && begun.elapsed() >= POLL_EVERY {
             return Err(nobody_resumes(&job));
         }
     }
@@ -128,7 +142,10 @@ fn lost(error: ErrorBody, client: &Client, id: &JobId) -> ErrorBody {
         return error;
     }
     ErrorBody {
-        message: format!("the daemon left while job {id} was followed: {}; the job goes on when the daemon is back", error.message),
+        message: format!(
+            "the daemon left while job {id} was followed: {}; what becomes of it shows when the daemon is back",
+            error.message
+        ),
         hint: Some(format!("windlass serve, then windlass jobs watch {id}")),
         ..error
     }
@@ -136,13 +153,21 @@ fn lost(error: ErrorBody, client: &Client, id: &JobId) -> ErrorBody {
 
 /// An interrupted job waits for a daemon, or for the same verb to be run again.
 fn nobody_resumes(job: &Job) -> ErrorBody {
-    ErrorBody::new(Code::Conflict, format!("job {} was interrupted, and no daemon runs that would take it up", job.id))
-        .hint("run the same command again, or start `windlass serve`")
+    ErrorBody::new(
+        Code::Conflict,
+        format!(
+            "job {} was interrupted, and no daemon runs that would take it up",
+            job.id
+        ),
+    )
+    .hint("run the same command again, or start `windlass serve`")
 }
 
 fn changed_job(received: Received, id: &JobId) -> Option<Job> {
     // lost events are made good by the next poll
-    let Received::Event { payload, .. } = received else { return None };
+    let Received::Event { payload, .. } = received else {
+        return None;
+    };
     let event: CloudEvent<JobChanged> = serde_json::from_slice(&payload).ok()?;
     Some(event.data.0).filter(|job| job.id == *id)
 }
@@ -151,14 +176,18 @@ fn ended<T: DeserializeOwned>(job: Job) -> Result<T, ErrorBody> {
     let id = job.id;
     match job.state {
         JobState::Done => serde_json::from_value(job.result.unwrap_or_default()).map_err(|e| {
-            ErrorBody::new(Code::Internal, format!("job {id} is done, but its result can't be read: {e}"))
-                .hint(format!("windlass jobs show {id} --json"))
+            ErrorBody::new(
+                Code::Internal,
+                format!("job {id} is done, but its result can't be read: {e}"),
+            )
+            .hint(format!("windlass jobs show {id} --json"))
         }),
-        JobState::Cancelled => {
-            Err(job.error.unwrap_or_else(|| ErrorBody::new(Code::Conflict, format!("job {id} was cancelled"))))
-        }
+        JobState::Cancelled => Err(job
+            .error
+            .unwrap_or_else(|| ErrorBody::new(Code::Conflict, format!("job {id} was cancelled")))),
         _ => Err(job.error.unwrap_or_else(|| {
-            ErrorBody::new(Code::Internal, format!("job {id} failed without saying why")).hint(format!("windlass jobs show {id}"))
+            ErrorBody::new(Code::Internal, format!("job {id} failed without saying why"))
+                .hint(format!("windlass jobs show {id}"))
         })),
     }
 }

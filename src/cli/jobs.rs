@@ -7,7 +7,6 @@ use wire::job::{JobCancel, JobId, JobList, JobShow};
 
 use super::args::JobsVerb;
 use super::job::{self, Followed};
-use super::snapshot::EXIT_DETACHED;
 use super::{Context, show};
 use crate::client::Client;
 
@@ -43,7 +42,7 @@ async fn dispatch(context: &Context, client: &Client, verb: &JobsVerb) -> Result
                     let reply = client.call(&JobShow { job: id }).await?;
                     context.answer(&reply, show::job)
                 }
-                Followed::Detached => Ok(ExitCode::from(EXIT_DETACHED)),
+                Followed::Left(why) => Ok(context.left(why.as_ref())),
             }
         }
     }

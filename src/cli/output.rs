@@ -51,15 +51,23 @@ impl Output {
     /// # Errors
     /// When standard output can't be written (a closed pipe ends the program in silence instead).
     pub fn answer<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> Result<(), ErrorBody> {
-        if self.json { self.document(value) } else { self.text(&human(value)) }
+        if self.json {
+            self.document(value)
+        } else {
+            self.text(&human(value))
+        }
     }
     /// One JSON document.
     ///
     /// # Errors
     /// As [`Output::answer`].
     pub fn document(&self, value: &impl Serialize) -> Result<(), ErrorBody> {
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|e| ErrorBody::new(wire::Code::Internal, format!("the answer can't be written as JSON: {e}")))?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| {
+            ErrorBody::new(
+                wire::Code::Internal,
+                format!("the answer can't be written as JSON: {e}"),
+            )
+        })?;
         self.text(&(text + "\n"))
     }
     /// One JSON object on one line, at once.
@@ -67,8 +75,12 @@ impl Output {
     /// # Errors
     /// As [`Output::answer`].
     pub fn json_line(&self, value: &impl Serialize) -> Result<(), ErrorBody> {
-        let text = serde_json::to_string(value)
-            .map_err(|e| ErrorBody::new(wire::Code::Internal, format!("the answer can't be written as JSON: {e}")))?;
+        let text = serde_json::to_string(value).map_err(|e| {
+            ErrorBody::new(
+                wire::Code::Internal,
+                format!("the answer can't be written as JSON: {e}"),
+            )
+        })?;
         self.text(&(text + "\n"))
     }
     /// Text as it is.
@@ -88,7 +100,10 @@ impl Output {
             Ok(()) => Ok(()),
             // the reader has seen enough, as in `windlass snapshot ls | head`
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-            Err(e) => Err(ErrorBody::new(wire::Code::Unavailable, format!("standard output can't be written: {e}"))),
+            Err(e) => Err(ErrorBody::new(
+                wire::Code::Unavailable,
+                format!("standard output can't be written: {e}"),
+            )),
         }
     }
     /// A line beside the answer, on standard error.
@@ -115,7 +130,11 @@ impl Output {
 
 /// An error for people.
 pub fn error_text(error: &ErrorBody, colour: bool) -> String {
-    let (on, off) = if colour { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    let (on, off) = if colour {
+        ("\u{1b}[1;31m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    };
     // continued lines stand under the first, so that the three parts stay apart
     let message = printable(&error.message).replace('\n', "\n       ");
     let mut text = format!("{on}error:{off} {message}\n  code: {}\n", error.code);
@@ -130,7 +149,9 @@ pub fn error_text(error: &ErrorBody, colour: bool) -> String {
 
 /// Control characters but for line ends made harmless: a message may hold a name from outside.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -139,7 +160,9 @@ mod tests {
 
     #[test]
     fn errors_have_their_three_parts() {
-        let error = ErrorBody::new(wire::Code::Busy, "full\u{1b}[2J\nreally").hint("windlass jobs ls").retry_after_ms(50);
+        let error = ErrorBody::new(wire::Code::Busy, "full\u{1b}[2J\nreally")
+            .hint("windlass jobs ls")
+            .retry_after_ms(50);
         assert_eq!(
             error_text(&error, false),
             "error: full\u{fffd}[2J\n       really\n  code: busy\n  try: windlass jobs ls\n  again in: 50 ms\n"
@@ -149,11 +172,40 @@ mod tests {
 
     #[test]
     fn progress_is_shown_where_someone_looks() {
-        let base = Output { json: false, quiet: false, progress: ProgressStyle::Auto, stderr_is_terminal: true, colour: false };
+        let base = Output {
+            json: false,
+            quiet: false,
+            progress: ProgressStyle::Auto,
+            stderr_is_terminal: true,
+            colour: false,
+        };
         assert_eq!(base.progress_style(), ProgressStyle::Bar);
-        assert_eq!(Output { stderr_is_terminal: false, ..base }.progress_style(), ProgressStyle::Plain);
+        assert_eq!(
+            Output {
+                stderr_is_terminal: false,
+                ..base
+            }
+            .progress_style(),
+            ProgressStyle::Plain
+        );
         assert_eq!(Output { json: true, ..base }.progress_style(), ProgressStyle::None);
-        assert_eq!(Output { json: true, progress: ProgressStyle::Json, ..base }.progress_style(), ProgressStyle::Json);
-        assert_eq!(Output { quiet: true, progress: ProgressStyle::Bar, ..base }.progress_style(), ProgressStyle::None);
+        assert_eq!(
+            Output {
+                json: true,
+                progress: ProgressStyle::Json,
+                ..base
+            }
+            .progress_style(),
+            ProgressStyle::Json
+        );
+        assert_eq!(
+            Output {
+                quiet: true,
+                progress: ProgressStyle::Bar,
+                ..base
+            }
+            .progress_style(),
+            ProgressStyle::None
+        );
     }
 }

@@ -55,7 +55,10 @@ pub fn pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     fn walk(name: &str, command: &clap::Command, found: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
         let titled = command.clone().name(name.to_owned()).display_name(name.to_owned());
         found.push((format!("{name}.1"), page(&titled)?));
-        for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+        for sub in command
+            .get_subcommands()
+            .filter(|s| !s.is_hide_set() && s.get_name() != "help")
+        {
             walk(&format!("{name}-{}", sub.get_name()), sub, found)?;
         }
         Ok(())

@@ -27,7 +27,13 @@ pub struct Display {
 impl Display {
     /// Shows nothing before the first [`Display::update`].
     pub fn new(output: Output) -> Self {
-        Self { output, style: output.progress_style(), bar: None, last: None, printed_at: None }
+        Self {
+            output,
+            style: output.progress_style(),
+            bar: None,
+            last: None,
+            printed_at: None,
+        }
     }
     /// Takes a change of the job.
     pub fn update(&mut self, job: &Job) {
@@ -85,7 +91,11 @@ impl Drop for Display {
 }
 
 fn new_bar(output: Output, progress: &Progress) -> ProgressBar {
-    let target = if output.stderr_is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stderr_with_hz(1) };
+    let target = if output.stderr_is_terminal {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(1)
+    };
     let bar = ProgressBar::with_draw_target(Some(progress.total), target);
     let known = "{prefix:10} [{bar:30}] {msg}";
     let unknown = "{prefix:10} {spinner} {msg}";

@@ -24,7 +24,7 @@ pub async fn run(context: &Context, verb: &RepoVerb) -> Result<ExitCode, ErrorBo
         });
     }
     let client = context.connect().await?;
-    let repo = context.repo.clone();
+    let repo = context.repo(&client);
     let result = match verb {
         RepoVerb::Init => client.call(&RepoInit { repo, chunker: None }).await.map(Reply::Info),
         RepoVerb::Show => client.call(&RepoShow { repo }).await.map(Reply::Info),

@@ -24,7 +24,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Erro
     if overwrites && !context.yes && !std::io::stdin().is_terminal() {
         return Err(ErrorBody::new(
             Code::Invalid,
-            format!("restore of VM '{}' overwrites its disks and nobody can be asked here; nothing was changed", args.vm),
+            format!(
+                "restore of VM '{}' overwrites its disks and nobody can be asked here; nothing was changed",
+                args.vm
+            ),
         )
         .hint("the same command with --yes, or with --plan to see what it would do"));
     }
@@ -35,7 +38,7 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Erro
 }
 
 async fn dispatch(context: &Context, client: &Client, args: &RestoreArgs) -> Result<ExitCode, ErrorBody> {
-    let (repo, id) = (context.repo.clone(), args.job.request_id.clone());
+    let (repo, id) = (context.repo(client), args.job.request_id.clone());
     if let Some(output) = &args.output {
         let request = SnapshotExport {
             id: args.to.clone().unwrap_or_default(),
@@ -50,18 +53,35 @@ async fn dispatch(context: &Context, client: &Client, args: &RestoreArgs) -> Res
     let disks: Vec<DiskArg> = args.disks.iter().map(|d| disk(d, &context.working_dir)).collect();
     if args.undo {
         if !context.yes {
-            let what = format!("VM {} returns to what it was before its last restore.\n{}", args.vm, disk_lines(&disks));
+            let what = format!(
+                "VM {} returns to what it was before its last restore.\n{}",
+                args.vm,
+                disk_lines(&disks)
+            );
             confirm(context, &what)?;
         }
-        let request = SnapshotUndo { vm: args.vm.clone(), disks, repo };
+        let request = SnapshotUndo {
+            vm: args.vm.clone(),
+            disks,
+            repo,
+        };
         return finish(context, client, &request, id, show::restored).await;
     }
-    let mut restore = SnapshotRestore { vm: args.vm.clone(), to: args.to.clone().unwrap_or_default(), disks, repo };
+    let mut restore = SnapshotRestore {
+        vm: args.vm.clone(),
+        to: args.to.clone().unwrap_or_default(),
+        disks,
+        repo,
+    };
     if args.plan {
         return finish(context, client, &SnapshotPlan { restore }, id, show::plan).await;
     }
     if !context.yes {
-        let shown = SnapshotShow { id: restore.to.clone(), vm: Some(args.vm.clone()), repo: restore.repo.clone() };
+        let shown = SnapshotShow {
+            id: restore.to.clone(),
+            vm: Some(args.vm.clone()),
+            repo: restore.repo.clone(),
+        };
         let target = client.call(&shown).await?;
         confirm(context, &what_happens(&restore, &target))?;
         // `latest` means what was shown, even if another snapshot is taken meanwhile
@@ -72,7 +92,14 @@ async fn dispatch(context: &Context, client: &Client, args: &RestoreArgs) -> Res
 
 fn what_happens(restore: &SnapshotRestore, target: &SnapshotInfo) -> String {
     let disks: Vec<DiskArg> = if restore.disks.is_empty() {
-        target.disks.iter().map(|d| DiskArg { name: Some(d.name.clone()), path: d.path.clone() }).collect()
+        target
+            .disks
+            .iter()
+            .map(|d| DiskArg {
+                name: Some(d.name.clone()),
+                path: d.path.clone(),
+            })
+            .collect()
     } else {
         restore.disks.clone()
     };
@@ -87,16 +114,24 @@ fn what_happens(restore: &SnapshotRestore, target: &SnapshotInfo) -> String {
 }
 
 fn disk_lines(disks: &[DiskArg]) -> String {
-    disks.iter().fold(String::new(), |text, d| text + "  overwrites " + &table::one_line(&d.path) + "\n")
+    disks.iter().fold(String::new(), |text, d| {
+        text + "  overwrites " + &table::one_line(&d.path) + "\n"
+    })
 }
 
 /// Asks on the terminal. Whether there is one was checked before.
 fn confirm(context: &Context, what: &str) -> Result<(), ErrorBody> {
-    context.output.stderr(&format!("{what}The VM must be off. Go on? [y/N] "));
+    context
+        .output
+        .stderr(&format!("{what}The VM must be off. Go on? [y/N] "));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     let yes = read.is_ok() && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-    if yes { Ok(()) } else { Err(ErrorBody::new(Code::Conflict, "not confirmed; nothing was changed")) }
+    if yes {
+        Ok(())
+    } else {
+        Err(ErrorBody::new(Code::Conflict, "not confirmed; nothing was changed"))
+    }
 }
 
 /// With `--output`, `--disk` says which disk of the snapshot: a name, `NAME=...`, or the file that it once was.
@@ -106,12 +141,16 @@ fn named_disk(disks: &[String]) -> Result<Option<String>, ErrorBody> {
         [one] => {
             let name = match one.split_once('=') {
                 Some((name, _)) if !name.is_empty() && !name.contains('/') => name.to_owned(),
-                _ => Path::new(one).file_stem().map_or_else(|| one.clone(), |stem| stem.to_string_lossy().into_owned()),
+                _ => Path::new(one)
+                    .file_stem()
+                    .map_or_else(|| one.clone(), |stem| stem.to_string_lossy().into_owned()),
             };
             Ok(Some(name))
         }
-        _ => Err(ErrorBody::new(Code::Invalid, "--output writes one disk; --disk names more")
-            .hint("one command for each disk")),
+        _ => Err(
+            ErrorBody::new(Code::Invalid, "--output writes one disk; --disk names more")
+                .hint("one command for each disk"),
+        ),
     }
 }
 
@@ -131,7 +170,12 @@ mod tests {
 
     #[test]
     fn the_question_names_vm_snapshot_and_disks() {
-        let restore = SnapshotRestore { vm: "web1".into(), to: "latest".into(), disks: vec![], repo: None };
+        let restore = SnapshotRestore {
+            vm: "web1".into(),
+            to: "latest".into(),
+            disks: vec![],
+            repo: None,
+        };
         let text = what_happens(&restore, &SnapshotInfo::sample());
         for part in ["web1", &SnapshotInfo::sample().id, "/srv/web1.raw", "--undo"] {
             assert!(text.contains(part), "{text}");

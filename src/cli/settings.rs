@@ -22,7 +22,12 @@ struct Checked {
 ///
 /// # Errors
 /// `invalid` with every finding; `not_found` and `denied` for the file.
-pub fn check(output: Output, file: Option<&Path>, chosen: Option<(std::path::PathBuf, bool)>, around: &Surroundings) -> Result<ExitCode, ErrorBody> {
+pub fn check(
+    output: Output,
+    file: Option<&Path>,
+    chosen: Option<(std::path::PathBuf, bool)>,
+    around: &Surroundings,
+) -> Result<ExitCode, ErrorBody> {
     let chosen = match file {
         Some(path) => Some((around.working_dir.join(path), true)),
         None => chosen,

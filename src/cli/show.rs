@@ -26,7 +26,14 @@ pub fn snapshots(listing: &SnapshotListing) -> String {
     if listing.snapshots.is_empty() {
         return "no snapshots\n".into();
     }
-    let mut table = Table::new().text("ID").text("TAKEN").text("VM").text("KIND").number("DISKS").number("SIZE").number("STORED");
+    let mut table = Table::new()
+        .text("ID")
+        .text("TAKEN")
+        .text("VM")
+        .text("KIND")
+        .number("DISKS")
+        .number("SIZE")
+        .number("STORED");
     for s in &listing.snapshots {
         let disk_bytes = s.disks.iter().map(|d| d.size_bytes).sum();
         let stored: u64 = s.disks.iter().map(|d| d.moved.stored_bytes).sum();
@@ -49,7 +56,10 @@ pub fn snapshot(s: &SnapshotInfo) -> String {
         ("snapshot", s.id.clone()),
         ("vm", s.vm.clone()),
         ("kind", kind(s.kind).to_owned()),
-        ("taken", format!("{} on {}, in {}", time(&s.created_at), s.host, seconds(s.took_s.0))),
+        (
+            "taken",
+            format!("{} on {}, in {}", time(&s.created_at), s.host, seconds(s.took_s.0)),
+        ),
     ];
     if let Some(until) = &s.held_until {
         head.push(("held until", time(until)));
@@ -90,16 +100,29 @@ fn ranges(title: &str, shown: &[ByteRange], all: u64) -> String {
         table.row([count(range.offset_bytes), count(range.length_bytes)]);
     }
     let left = all.saturating_sub(shown.len().min(RANGES_SHOWN_MAX) as u64);
-    let more = if left > 0 { format!("... and {} more ranges\n", count(left)) } else { String::new() };
+    let more = if left > 0 {
+        format!("... and {} more ranges\n", count(left))
+    } else {
+        String::new()
+    };
     format!("\n{title}\n{}{more}", table.render())
 }
 
 /// `windlass snapshot diff`
 pub fn diff(report: &DiffReport) -> String {
     let mut text = pairs([("a", report.a.clone()), ("b", report.b.clone())]);
-    let mut table = Table::new().text("DISK").number("RANGES").number("DIFFERING").number("NODES READ");
+    let mut table = Table::new()
+        .text("DISK")
+        .number("RANGES")
+        .number("DIFFERING")
+        .number("NODES READ");
     for d in &report.disks {
-        table.row([d.name.clone(), count(d.ranges), size(d.differing_bytes), count(d.nodes_read)]);
+        table.row([
+            d.name.clone(),
+            count(d.ranges),
+            size(d.differing_bytes),
+            count(d.nodes_read),
+        ]);
     }
     if !table.is_empty() {
         text = format!("{text}\n{}", table.render());
@@ -110,7 +133,11 @@ pub fn diff(report: &DiffReport) -> String {
         }
     }
     for d in &report.disks {
-        text.push_str(&ranges(&format!("ranges of {} that differ, in bytes:", one_line(&d.name)), &d.first_ranges, d.ranges));
+        text.push_str(&ranges(
+            &format!("ranges of {} that differ, in bytes:", one_line(&d.name)),
+            &d.first_ranges,
+            d.ranges,
+        ));
     }
     text
 }
@@ -154,7 +181,11 @@ pub fn plan(report: &RestoreReport) -> String {
     ]);
     let mut text = format!("{head}\n{}", restore_table(&report.disks));
     for d in &report.disks {
-        text.push_str(&ranges(&format!("ranges of {} that would be written, in bytes:", one_line(&d.name)), &d.first_ranges, d.ranges));
+        text.push_str(&ranges(
+            &format!("ranges of {} that would be written, in bytes:", one_line(&d.name)),
+            &d.first_ranges,
+            d.ranges,
+        ));
     }
     text
 }
@@ -163,7 +194,10 @@ pub fn plan(report: &RestoreReport) -> String {
 pub fn restored(report: &RestoreReport) -> String {
     let mut head = vec![("restored", report.vm.clone()), ("to", report.to.clone())];
     if let Some(common) = &report.common {
-        head.push(("way back", format!("{common} (windlass restore --vm {} --undo)", report.vm)));
+        head.push((
+            "way back",
+            format!("{common} (windlass restore --vm {} --undo)", report.vm),
+        ));
     }
     if report.resumed {
         head.push(("resumed", "went on with an unfinished restore".into()));
@@ -206,7 +240,11 @@ pub fn forgotten(f: &Forgotten) -> String {
 
 fn chunker(chunker: Chunker) -> String {
     match chunker {
-        Chunker::Fastcdc { min_bytes, avg_bytes, max_bytes } => {
+        Chunker::Fastcdc {
+            min_bytes,
+            avg_bytes,
+            max_bytes,
+        } => {
             let s = |b: u32| size(u64::from(b));
             format!("fastcdc, {} to {}, mean {}", s(min_bytes), s(max_bytes), s(avg_bytes))
         }
@@ -278,7 +316,12 @@ pub fn jobs(listing: &JobListing) -> String {
     if listing.jobs.is_empty() {
         return "no jobs\n".into();
     }
-    let mut table = Table::new().text("ID").text("SUBMITTED").text("KIND").text("STATE").text("PROGRESS");
+    let mut table = Table::new()
+        .text("ID")
+        .text("SUBMITTED")
+        .text("KIND")
+        .text("STATE")
+        .text("PROGRESS");
     for job in &listing.jobs {
         let tail = match &job.error {
             Some(error) if job.state != JobState::Running => format!("{}: {}", error.code, first_line(&error.message)),
@@ -335,10 +378,21 @@ pub fn status(s: &StatusReply) -> String {
         ("state", s.state_dir.clone()),
         ("open jobs", count(s.jobs_open)),
     ]);
-    let mut table = Table::new().text("CONCERN").text("STATE").number("WAITING").number("OK").number("ERRORS").number("DEATHS");
+    let mut table = Table::new()
+        .text("CONCERN")
+        .text("STATE")
+        .number("WAITING")
+        .number("OK")
+        .number("ERRORS")
+        .number("DEATHS");
     for c in &s.concerns {
         let ok = c.answered.get("ok").copied().unwrap_or(0);
-        let errors: u64 = c.answered.iter().filter(|(outcome, _)| *outcome != "ok").map(|(_, n)| n).sum();
+        let errors: u64 = c
+            .answered
+            .iter()
+            .filter(|(outcome, _)| *outcome != "ok")
+            .map(|(_, n)| n)
+            .sum();
         table.row([
             c.concern.clone(),
             concern_state(c.state).into(),

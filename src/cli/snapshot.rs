@@ -17,9 +17,6 @@ use super::job::{self, Followed};
 use super::{Context, restore, show};
 use crate::client::Client;
 
-/// Exit code of a follower that left on Ctrl-C: 128 + SIGINT, as shells count it.
-pub const EXIT_DETACHED: u8 = 130;
-
 /// Runs one verb.
 ///
 /// # Errors
@@ -35,9 +32,14 @@ pub async fn run(context: &Context, verb: &SnapshotVerb) -> Result<ExitCode, Err
 }
 
 async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Result<ExitCode, ErrorBody> {
-    let repo = context.repo.clone();
+    let repo = context.repo(client);
     match verb {
-        SnapshotVerb::Create { vm, disks, definition, job } => {
+        SnapshotVerb::Create {
+            vm,
+            disks,
+            definition,
+            job,
+        } => {
             let request = SnapshotCreate {
                 vm: vm.clone(),
                 disks: disks.iter().map(|d| disk(d, &context.working_dir)).collect(),
@@ -51,22 +53,52 @@ async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Re
             context.answer(&reply, show::snapshots)
         }
         SnapshotVerb::Show { id, vm } => {
-            let reply = client.call(&SnapshotShow { id: id.clone(), vm: vm.clone(), repo }).await?;
+            let reply = client
+                .call(&SnapshotShow {
+                    id: id.clone(),
+                    vm: vm.clone(),
+                    repo,
+                })
+                .await?;
             context.answer(&reply, show::snapshot)
         }
         SnapshotVerb::Diff { a, b, disk } => {
-            let reply = client.call(&SnapshotDiff { a: a.clone(), b: b.clone(), disk: disk.clone(), repo }).await?;
+            let reply = client
+                .call(&SnapshotDiff {
+                    a: a.clone(),
+                    b: b.clone(),
+                    disk: disk.clone(),
+                    repo,
+                })
+                .await?;
             context.answer(&reply, show::diff)
         }
         SnapshotVerb::Verify { id, quick, job } => {
-            let request = SnapshotVerify { id: id.clone(), quick: *quick, repo };
+            let request = SnapshotVerify {
+                id: id.clone(),
+                quick: *quick,
+                repo,
+            };
             finish(context, client, &request, job.request_id.clone(), show::verified).await
         }
         SnapshotVerb::Forget { id, force } => {
-            let reply = client.call(&SnapshotForget { id: id.clone(), force: *force, repo }).await?;
+            let reply = client
+                .call(&SnapshotForget {
+                    id: id.clone(),
+                    force: *force,
+                    repo,
+                })
+                .await?;
             context.answer(&reply, show::forgotten)
         }
-        SnapshotVerb::Export { id, output, vm, disk, format, job } => {
+        SnapshotVerb::Export {
+            id,
+            output,
+            vm,
+            disk,
+            format,
+            job,
+        } => {
             let request = SnapshotExport {
                 id: id.clone(),
                 vm: vm.clone(),
@@ -95,7 +127,7 @@ where
 {
     match job::run::<R, T>(client, context.output, request, request_id).await? {
         Followed::Done(reply) => context.answer(&reply, human),
-        Followed::Detached => Ok(ExitCode::from(EXIT_DETACHED)),
+        Followed::Left(why) => Ok(context.left(why.as_ref())),
     }
 }
 
@@ -103,10 +135,14 @@ where
 /// its name before it: only what stands before the first `=`, and has no `/`, is a name.
 pub fn disk(text: &str, working_dir: &Path) -> DiskArg {
     match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !name.contains('/') && !path.is_empty() => {
-            DiskArg { name: Some(name.to_owned()), path: absolute(Path::new(path), working_dir) }
-        }
-        _ => DiskArg { name: None, path: absolute(Path::new(text), working_dir) },
+        Some((name, path)) if !name.is_empty() && !name.contains('/') && !path.is_empty() => DiskArg {
+            name: Some(name.to_owned()),
+            path: absolute(Path::new(path), working_dir),
+        },
+        _ => DiskArg {
+            name: None,
+            path: absolute(Path::new(text), working_dir),
+        },
     }
 }
 
@@ -136,7 +172,10 @@ mod tests {
         assert_eq!(case("web1.raw"), (None, "/home/ada/web1.raw".into()));
         assert_eq!(case("./web1.raw"), (None, "/home/ada/web1.raw".into()));
         assert_eq!(case("/srv/web1.raw"), (None, "/srv/web1.raw".into()));
-        assert_eq!(case("data=web1.raw"), (Some("data".into()), "/home/ada/web1.raw".into()));
+        assert_eq!(
+            case("data=web1.raw"),
+            (Some("data".into()), "/home/ada/web1.raw".into())
+        );
         assert_eq!(case("data=/srv/a=b"), (Some("data".into()), "/srv/a=b".into()));
         assert_eq!(case("./a=b"), (None, "/home/ada/a=b".into()));
         assert_eq!(case("/srv/a=b"), (None, "/srv/a=b".into()));

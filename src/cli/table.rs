@@ -49,7 +49,14 @@ impl Table {
             .columns
             .iter()
             .enumerate()
-            .map(|(i, c)| self.rows.iter().map(|r| width(&cell(r, i))).max().unwrap_or(0).max(width(c.heading)))
+            .map(|(i, c)| {
+                self.rows
+                    .iter()
+                    .map(|r| width(&cell(r, i)))
+                    .max()
+                    .unwrap_or(0)
+                    .max(width(c.heading))
+            })
             .collect();
         let headings: Vec<String> = self.columns.iter().map(|c| c.heading.to_owned()).collect();
         let mut text = String::new();
@@ -59,7 +66,11 @@ impl Table {
                 let value = cell(row, i);
                 let pad = " ".repeat(widths[i].saturating_sub(width(&value)));
                 let gap = if i == 0 { "" } else { GAP };
-                let _ = if column.right { write!(line, "{gap}{pad}{value}") } else { write!(line, "{gap}{value}{pad}") };
+                let _ = if column.right {
+                    write!(line, "{gap}{pad}{value}")
+                } else {
+                    write!(line, "{gap}{value}{pad}")
+                };
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -80,7 +91,11 @@ pub fn pairs<T: Into<String>>(pairs: impl IntoIterator<Item = (&'static str, T)>
 
 /// Control characters (a path may have any) would break the layout, or the terminal.
 pub fn one_line(text: &str) -> String {
-    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
+    if text.chars().any(char::is_control) {
+        text.escape_debug().to_string()
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +108,10 @@ mod tests {
         table.row(["a", "1.0 KiB", "/x"]);
         table.row(["longer", "9 B", "/y\n\u{1b}[2J"]);
         table.row(["b"]);
-        assert_eq!(table.render(), "NAME       SIZE  PATH\na       1.0 KiB  /x\nlonger      9 B  /y\\n\\u{1b}[2J\nb\n");
+        assert_eq!(
+            table.render(),
+            "NAME       SIZE  PATH\na       1.0 KiB  /x\nlonger      9 B  /y\\n\\u{1b}[2J\nb\n"
+        );
         assert_eq!(pairs([("id", "x"), ("longer", "y")]), "id      x\nlonger  y\n");
     }
 }

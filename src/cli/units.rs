@@ -38,7 +38,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -48,7 +48,11 @@ pub fn count(n: u64) -> String {
 
 /// An amount in a job's unit: bytes as a size, anything else counted.
 pub fn amount(n: u64, unit: &str) -> String {
-    if unit == "bytes" { size(n) } else { format!("{} {unit}", count(n)) }
+    if unit == "bytes" {
+        size(n)
+    } else {
+        format!("{} {unit}", count(n))
+    }
 }
 
 /// `250.0 MiB/s`, or units a second.
@@ -56,14 +60,22 @@ pub fn rate(per_s: f64, unit: &str) -> String {
     if !per_s.is_finite() || per_s <= 0.0 {
         return "?".into();
     }
-    if unit == "bytes" { format!("{}/s", size(per_s as u64)) } else { format!("{per_s:.0} {unit}/s") }
+    if unit == "bytes" {
+        format!("{}/s", size(per_s as u64))
+    } else {
+        format!("{per_s:.0} {unit}/s")
+    }
 }
 
 /// An RFC 3339 time without its fraction: `2026-11-24 03:00:00Z`.
 pub fn time(rfc3339: &str) -> String {
     let (date, rest) = rfc3339.split_once('T').unwrap_or((rfc3339, ""));
     let clock: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ':').collect();
-    if clock.is_empty() { date.into() } else { format!("{date} {clock}Z") }
+    if clock.is_empty() {
+        date.into()
+    } else {
+        format!("{date} {clock}Z")
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +109,10 @@ mod tests {
         ] {
             assert_eq!(seconds(s), text);
         }
-        assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [count(0), count(999), count(1000), count(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!(amount(2048, "bytes"), "2.0 KiB");
         assert_eq!(amount(2048, "objects"), "2,048 objects");
         assert_eq!(rate(0.0, "bytes"), "?");

@@ -61,6 +61,8 @@ impl Stage {
     pub fn open(args: &Args) -> Result<Self, ErrorBody> {
         let want_gib = args.size_gib * FREE_GIB_PER_DISK_GIB;
         let parent = roomy_parent(want_gib)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        listen(Arc::clone(&interrupted));
         let dir = tempfile::Builder::new()
             .prefix("windlass-demo-")
             .tempdir_in(&parent)
@@ -69,8 +71,6 @@ impl Stage {
         std::fs::write(dir.path().join(CONFIG), "# all defaults\n")
             .map_err(|e| internal("write its configuration", e))?;
         let program = std::env::current_exe().map_err(|e| internal("find its own program", e))?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        listen(Arc::clone(&interrupted));
         Ok(Self {
             dir,
             program,
@@ -263,22 +263,27 @@ fn free_bytes(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// Sets the flag on SIGINT and SIGTERM, from a thread of its own. Where that can't be had, the default stays: the demo dies
-/// at once and leaves its directory.
+/// Sets the flag on SIGINT and SIGTERM, from a thread of its own; returns once it listens. Where that can't be had, the
+/// default stays: the demo dies at once and leaves its directory.
 fn listen(flag: Arc<AtomicBool>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (ready, wait) = std::sync::mpsc::channel::<()>();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
             return;
         };
         runtime.block_on(async {
-            let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+            let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
                 return;
             };
+            drop(ready);
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = int.recv() => {}
                 _ = term.recv() => {}
             }
             flag.store(true, Ordering::Relaxed);
         });
     });
+    // ends when the sender is dropped: once it listens, or once it can't
+    let _ = wait.recv();
 }

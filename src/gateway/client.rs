@@ -33,7 +33,12 @@ pub async fn probe(path: &Path) -> Result<Option<HostInfo>, ErrorBody> {
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         // InvalidInput: a path too long for a socket, so no daemon can be there
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput
+            ) =>
+        {
             return Ok(None);
         }
         Err(e) => return Err(socket::fault("connect to", path, &e)),
@@ -52,8 +57,14 @@ pub async fn probe(path: &Path) -> Result<Option<HostInfo>, ErrorBody> {
 }
 
 fn stranger(path: &Path, why: &str) -> ErrorBody {
-    ErrorBody::new(Code::Unavailable, format!("what listens at {} doesn't answer like a windlass daemon: {why}", path.display()))
-        .hint("look at the daemon's log, or end that process")
+    ErrorBody::new(
+        Code::Unavailable,
+        format!(
+            "what listens at {} doesn't answer like a windlass daemon: {why}",
+            path.display()
+        ),
+    )
+    .hint("look at the daemon's log, or end that process")
 }
 
 async fn open(stream: UnixStream) -> Result<SendRequest<Full<Bytes>>, String> {
@@ -76,7 +87,10 @@ fn build(method: Method, path: &str, headers: &Headers, body: Bytes) -> Result<R
     for (name, value) in headers.pairs() {
         request = request.header(name, value);
     }
-    request.header("content-type", "application/json").body(Full::new(body)).map_err(|e| e.to_string())
+    request
+        .header("content-type", "application/json")
+        .body(Full::new(body))
+        .map_err(|e| e.to_string())
 }
 
 async fn read_all(response: Response<Body>) -> Result<Bytes, String> {
@@ -97,16 +111,25 @@ impl GatewayBus {
     }
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, BusError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
-            BusError::new(Kind::Unavailable, format!("the daemon at {} can't be reached: {e}; nothing was sent", self.socket.display()))
-                .hint("windlass serve")
-                .caused_by(e)
+            BusError::new(
+                Kind::Unavailable,
+                format!(
+                    "the daemon at {} can't be reached: {e}; nothing was sent",
+                    self.socket.display()
+                ),
+            )
+            .hint("windlass serve")
+            .caused_by(e)
         })?;
         open(stream).await.map_err(|e| self.broken(&e))
     }
     fn broken(&self, why: &str) -> BusError {
         BusError::new(
             Kind::Unavailable,
-            format!("the connection to the daemon at {} broke: {why}; the work may have been done", self.socket.display()),
+            format!(
+                "the connection to the daemon at {} broke: {why}; the work may have been done",
+                self.socket.display()
+            ),
         )
     }
 }
@@ -119,7 +142,10 @@ impl Bus for GatewayBus {
             let mut sender = self.sender().await?;
             let request = build(Method::POST, &format!("{REQUEST_PATH}{subject}"), &headers, payload)
                 .map_err(|e| BusError::new(Kind::Invalid, format!("{subject}: {e}; nothing was sent")))?;
-            let response = sender.send_request(request).await.map_err(|e| self.broken(&e.to_string()))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|e| self.broken(&e.to_string()))?;
             read_all(response).await.map_err(|e| self.broken(&e))
         };
         let patience = Duration::from_millis(timeout_ms).saturating_add(TRANSPORT_GRACE);
@@ -132,11 +158,17 @@ impl Bus for GatewayBus {
     }
 
     async fn publish(&self, subject: &Subject, _payload: Bytes) -> Result<(), BusError> {
-        Err(BusError::new(Kind::Invalid, format!("{subject}: the gateway takes no events; nothing was published")))
+        Err(BusError::new(
+            Kind::Invalid,
+            format!("{subject}: the gateway takes no events; nothing was published"),
+        ))
     }
 
     async fn serve(&self, service: Service) -> Result<Incoming, BusError> {
-        Err(BusError::new(Kind::Invalid, format!("{} can't be served through the gateway", service.concern)))
+        Err(BusError::new(
+            Kind::Invalid,
+            format!("{} can't be served through the gateway", service.concern),
+        ))
     }
 
     async fn subscribe(&self, filter: EventFilter, events_queued_max: usize) -> Result<Events, BusError> {
@@ -172,13 +204,19 @@ async fn refusal(response: Response<Body>) -> BusError {
                 _ => Kind::Unavailable,
             };
             let error = BusError::new(kind, e.message);
-            let error = e.hint.map_or_else(|| BusError::new(kind, error.to_string()), |hint| BusError::new(kind, error.to_string()).hint(hint));
+            let error = e.hint.map_or_else(
+                || BusError::new(kind, error.to_string()),
+                |hint| BusError::new(kind, error.to_string()).hint(hint),
+            );
             match e.retry_after_ms {
                 Some(ms) => error.retry_after_ms(ms),
                 None => error,
             }
         }
-        _ => BusError::new(Kind::Unavailable, format!("the daemon answered {status} to a request for events")),
+        _ => BusError::new(
+            Kind::Unavailable,
+            format!("the daemon answered {status} to a request for events"),
+        ),
     }
 }
 

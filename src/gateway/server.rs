@@ -72,7 +72,10 @@ pub async fn serve(
     let router = Router::new()
         .route(&format!("{REQUEST_PATH}{{subject}}"), post(request))
         .route(EVENTS_PATH, get(events))
-        .route(HOST_PATH, get(|State(g): State<Arc<Gateway>>| async move { axum::Json(g.info.clone()) }))
+        .route(
+            HOST_PATH,
+            get(|State(g): State<Arc<Gateway>>| async move { axum::Json(g.info.clone()) }),
+        )
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { failure(&ErrorBody::new(Code::NotFound, "no such path").hint(PATHS)) })
@@ -106,26 +109,41 @@ async fn request(
 async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, ErrorBody> {
     let _slot = gateway.requests.try_acquire().map_err(|_| busy("requests under way"))?;
     let subject = Subject::parse(subject).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let pairs = headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     let mut headers = Headers::from_pairs(pairs)?;
     headers.timeout_ms.get_or_insert(gateway.request_timeout_ms);
     let reading = axum::body::to_bytes(body, bus::PAYLOAD_BYTES_MAX);
     let body = tokio::time::timeout(BODY_TIMEOUT, reading)
         .await
-        .map_err(|_| ErrorBody::new(Code::Deadline, "the request's body did not arrive in time; nothing was carried out"))?
+        .map_err(|_| {
+            ErrorBody::new(
+                Code::Deadline,
+                "the request's body did not arrive in time; nothing was carried out",
+            )
+        })?
         .map_err(|e| {
             ErrorBody::new(
                 Code::Invalid,
-                format!("the request's body can't be taken ({e}); at most {} bytes are; nothing was carried out", bus::PAYLOAD_BYTES_MAX),
+                format!(
+                    "the request's body can't be taken ({e}); at most {} bytes are; nothing was carried out",
+                    bus::PAYLOAD_BYTES_MAX
+                ),
             )
         })?;
     // an empty body is an empty request: `curl -X POST` of a verb without arguments
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    let body = if body.is_empty() {
+        Bytes::from_static(b"{}")
+    } else {
+        body
+    };
     Ok(gateway.bus.request(&subject, headers, body).await?)
 }
 
 fn busy(what: &str) -> ErrorBody {
-    ErrorBody::new(Code::Busy, format!("as many {what} as may be; nothing was carried out")).retry_after_ms(RETRY_AFTER_MS)
+    ErrorBody::new(Code::Busy, format!("as many {what} as may be; nothing was carried out"))
+        .retry_after_ms(RETRY_AFTER_MS)
 }
 
 /// The answer's bytes as they are, under the status that follows from its code.
@@ -141,7 +159,12 @@ fn answered(answer: Bytes) -> Response {
 fn failure(error: &ErrorBody) -> Response {
     let answer = Answer::<()>::Error(error.clone());
     let body = serde_json::to_vec(&answer).unwrap_or_default();
-    (status_of(error.code), [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    (
+        status_of(error.code),
+        [(header::CONTENT_TYPE, "application/json")],
+        body,
+    )
+        .into_response()
 }
 
 fn status_of(code: Code) -> StatusCode {
@@ -161,7 +184,11 @@ async fn events(State(gateway): State<Arc<Gateway>>, Query(query): Query<EventsQ
 }
 
 async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, OwnedSemaphorePermit), ErrorBody> {
-    let permit = gateway.followers.clone().try_acquire_owned().map_err(|_| busy("followers of events"))?;
+    let permit = gateway
+        .followers
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| busy("followers of events"))?;
     let filter = match filter {
         None => EventFilter::All,
         Some(text) => EventFilter::parse(text).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?,
@@ -170,15 +197,21 @@ async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, O
 }
 
 fn stream_of(events: Events, permit: OwnedSemaphorePermit, stopping: watch::Receiver<bool>) -> Response {
-    let pieces = stream::unfold((events, permit, stopping), |(mut events, permit, mut stopping)| async move {
-        let text = tokio::select! {
-            received = events.next() => sse::encode(&received?),
-            () = tokio::time::sleep(STILL_HERE_EVERY) => ": still here\n\n".to_owned(),
-            _ = stopping.wait_for(|stop| *stop) => return None,
-        };
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (events, permit, stopping)))
-    });
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    let pieces = stream::unfold(
+        (events, permit, stopping),
+        |(mut events, permit, mut stopping)| async move {
+            let text = tokio::select! {
+                received = events.next() => sse::encode(&received?),
+                () = tokio::time::sleep(STILL_HERE_EVERY) => ": still here\n\n".to_owned(),
+                _ = stopping.wait_for(|stop| *stop) => return None,
+            };
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (events, permit, stopping)))
+        },
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     (headers, Body::from_stream(pieces)).into_response()
 }
 
@@ -188,10 +221,22 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         Ok(status) => status,
         Err(error) => return failure(&error),
     };
-    let lame = |state| matches!(state, ConcernState::Failed | ConcernState::Draining | ConcernState::Stopped);
-    let names: Vec<String> = status.concerns.into_iter().filter(|c| lame(c.state)).map(|c| c.concern).collect();
+    let lame = |state| {
+        matches!(
+            state,
+            ConcernState::Failed | ConcernState::Draining | ConcernState::Stopped
+        )
+    };
+    let names: Vec<String> = status
+        .concerns
+        .into_iter()
+        .filter(|c| lame(c.state))
+        .map(|c| c.concern)
+        .collect();
     match names.is_empty() {
         true => "ready\n".into_response(),
-        false => failure(&ErrorBody::new(Code::Unavailable, format!("not up: {}", names.join(", "))).hint("windlass status")),
+        false => {
+            failure(&ErrorBody::new(Code::Unavailable, format!("not up: {}", names.join(", "))).hint("windlass status"))
+        }
     }
 }

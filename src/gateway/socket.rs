@@ -39,7 +39,10 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, Bound), ErrorBody> {
     if longest > PATH_BYTES_MAX {
         return Err(ErrorBody::new(
             Code::Invalid,
-            format!("the socket's path {} is too long: {longest} bytes of at most {PATH_BYTES_MAX}", path.display()),
+            format!(
+                "the socket's path {} is too long: {longest} bytes of at most {PATH_BYTES_MAX}",
+                path.display()
+            ),
         )
         .hint("set gateway.socket to a shorter path, such as /run/windlass.sock"));
     }
@@ -61,7 +64,13 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, Bound), ErrorBody> {
         .and_then(|listener| {
             let meta = std::fs::symlink_metadata(&aside)?;
             std::fs::rename(&aside, path)?;
-            Ok((listener, Bound { path: path.to_owned(), identity: (meta.dev(), meta.ino()) }))
+            Ok((
+                listener,
+                Bound {
+                    path: path.to_owned(),
+                    identity: (meta.dev(), meta.ino()),
+                },
+            ))
         });
     made.map_err(|e| {
         let _best_effort = std::fs::remove_file(&aside);

@@ -94,7 +94,10 @@ fn event(name: &str, data: Vec<u8>) -> Option<Received> {
         return String::from_utf8_lossy(&data).parse().ok().map(Received::Lost);
     }
     let subject = Subject::parse(name).ok()?;
-    Some(Received::Event { subject, payload: Bytes::from(data) })
+    Some(Received::Event {
+        subject,
+        payload: Bytes::from(data),
+    })
 }
 
 #[cfg(test)]
@@ -105,15 +108,24 @@ mod tests {
     fn events_survive_in_pieces_of_any_size() {
         let subject = Subject::event("snapshot", "created").unwrap();
         let sent = [
-            Received::Event { subject: subject.clone(), payload: Bytes::from_static(b"{\"a\":\"\xc3\xa9\"}") },
+            Received::Event {
+                subject: subject.clone(),
+                payload: Bytes::from_static(b"{\"a\":\"\xc3\xa9\"}"),
+            },
             Received::Lost(7),
-            Received::Event { subject, payload: Bytes::from_static(b"{\n\"b\": 1}") },
+            Received::Event {
+                subject,
+                payload: Bytes::from_static(b"{\n\"b\": 1}"),
+            },
         ];
         let text: String = sent.iter().map(encode).collect::<Vec<_>>().join(": still here\n\n");
         for size in [1, 2, 3, 7, 1000] {
             let mut decoder = Decoder::default();
-            let got: Vec<Received> =
-                text.as_bytes().chunks(size).flat_map(|piece| decoder.push(piece).unwrap()).collect();
+            let got: Vec<Received> = text
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|piece| decoder.push(piece).unwrap())
+                .collect();
             assert_eq!(got, sent, "in pieces of {size}");
         }
     }

@@ -41,7 +41,13 @@ impl Daemon {
             let (house, config) = (house.clone(), config.clone());
             async move { server::serve(listener, house, &config, stopping).await }
         });
-        Self { config, house, stop, served, bound }
+        Self {
+            config,
+            house,
+            stop,
+            served,
+            bound,
+        }
     }
     fn bus(&self) -> Arc<dyn Bus> {
         Arc::new(GatewayBus::new(self.config.gateway.socket.clone()))
@@ -50,23 +56,33 @@ impl Daemon {
         self.house.drain().await;
         self.stop.send(true).unwrap();
         drop(self.bound);
-        tokio::time::timeout(Duration::from_secs(10), self.served).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), self.served)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
     /// Sends text as it is, and reads all that comes back.
     async fn raw(&self, text: &str) -> String {
         let mut stream = UnixStream::connect(&self.config.gateway.socket).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         String::from_utf8(answer).unwrap()
     }
     async fn get(&self, path: &str) -> String {
-        self.raw(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+        self.raw(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+            .await
     }
     async fn post(&self, path: &str, headers: &str, body: &str) -> String {
         let length = body.len();
-        self.raw(&format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"))
-            .await
+        self.raw(&format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        ))
+        .await
     }
 }
 
@@ -80,15 +96,23 @@ async fn requests_go_through_and_come_back_typed() {
     let daemon = Daemon::start(dir.path()).await;
     let info = probe(&daemon.config.gateway.socket).await.unwrap().unwrap();
     assert_eq!((info.host.as_str(), info.pid), ("h1", std::process::id()));
-    let status = bus::call(&*daemon.bus(), &info.host, &wire::house::Status {}, Headers::default()).await.unwrap();
+    let status = bus::call(&*daemon.bus(), &info.host, &wire::house::Status {}, Headers::default())
+        .await
+        .unwrap();
     assert_eq!(status.host, info.host);
     assert!(status.concerns.iter().any(|c| c.concern == "snapshot"), "{status:?}");
     // an error keeps its code, message and hint
-    let missing = wire::job::JobShow { job: wire::job::JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()) };
-    let error = bus::call(&*daemon.bus(), &info.host, &missing, Headers::default()).await.unwrap_err();
+    let missing = wire::job::JobShow {
+        job: wire::job::JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+    };
+    let error = bus::call(&*daemon.bus(), &info.host, &missing, Headers::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.code, Code::NotFound);
     let nobody = Subject::cluster("nobody", "home").unwrap();
-    let error = bus::call_json(&*daemon.bus(), &nobody, &serde_json::json!({}), Headers::default()).await.unwrap_err();
+    let error = bus::call_json(&*daemon.bus(), &nobody, &serde_json::json!({}), Headers::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     daemon.end().await;
 }
@@ -101,7 +125,10 @@ async fn http_statuses_follow_from_the_codes() {
     let status = format!("/v1/request/{}", wire::house::Status::subject(&host).unwrap());
     let show = format!("/v1/request/{}", wire::job::JobShow::subject(&host).unwrap());
     let answer = daemon.post(&status, "", "").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("{\"ok\":{\"host\":\"h1\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("{\"ok\":{\"host\":\"h1\""),
+        "{answer}"
+    );
     for (path, headers, body, wanted) in [
         (show.as_str(), "", "{\"job\":\"nope\"}", 404),
         (show.as_str(), "", "{", 400),
@@ -145,15 +172,36 @@ async fn events_reach_followers_until_the_daemon_ends() {
     let mut all = daemon.bus().subscribe(EventFilter::All, 16).await.unwrap();
     let other = EventFilter::Concern(wire::ConcernName::new("house").unwrap());
     let mut none = daemon.bus().subscribe(other, 16).await.unwrap();
-    let event = CloudEvent::new("01X".into(), &HostId::new("h1").unwrap(), "2026-11-24T03:00:00Z".into(), JobChanged(Job::sample()));
+    let event = CloudEvent::new(
+        "01X".into(),
+        &HostId::new("h1").unwrap(),
+        "2026-11-24T03:00:00Z".into(),
+        JobChanged(Job::sample()),
+    );
     bus::announce(&*daemon.house.bus(), &event).await.unwrap();
-    let received = tokio::time::timeout(Duration::from_secs(10), all.next()).await.unwrap().unwrap();
-    let Received::Event { subject, payload } = received else { panic!("{received:?}") };
+    let received = tokio::time::timeout(Duration::from_secs(10), all.next())
+        .await
+        .unwrap()
+        .unwrap();
+    let Received::Event { subject, payload } = received else {
+        panic!("{received:?}")
+    };
     assert_eq!(subject, JobChanged::subject().unwrap());
-    assert_eq!(serde_json::from_slice::<CloudEvent<JobChanged>>(&payload).unwrap(), event);
+    assert_eq!(
+        serde_json::from_slice::<CloudEvent<JobChanged>>(&payload).unwrap(),
+        event
+    );
     daemon.end().await;
-    assert_eq!(tokio::time::timeout(Duration::from_secs(10), all.next()).await.unwrap(), None);
-    assert_eq!(tokio::time::timeout(Duration::from_secs(10), none.next()).await.unwrap(), None);
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(10), all.next()).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(10), none.next())
+            .await
+            .unwrap(),
+        None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,7 +232,11 @@ async fn the_socket_is_private_replaced_when_stale_and_kept_when_live() {
     assert!(path.exists());
     assert_eq!(probe(&path).await.unwrap(), None);
     let (_listener, bound) = socket::bind(&path).await.unwrap();
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left aside");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing is left aside"
+    );
     drop(bound);
     assert!(!path.exists());
     // something else in its place is left alone
@@ -194,7 +246,10 @@ async fn the_socket_is_private_replaced_when_stale_and_kept_when_live() {
     let long = dir.path().join("x".repeat(120));
     assert_eq!(socket::bind(&long).await.unwrap_err().code, Code::Invalid);
     assert_eq!(probe(&long).await.unwrap(), None);
-    assert_eq!(socket::bind(Path::new("/nowhere/w.sock")).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        socket::bind(Path::new("/nowhere/w.sock")).await.unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use wire::{Code, ErrorBody, Headers, Request};
 /// A concern: built by a factory, one message at a time, on its own thread.
 ///
 /// ```
-/// # use runtime::{Call, Concern, Effect, Routes};
+/// # use windlass_runtime::{Call, Concern, Effect, Routes};
 /// # use wire::house::{Status, StatusReply};
 /// # use wire::{ErrorBody, Request};
 /// struct Door {

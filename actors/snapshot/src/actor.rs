@@ -10,7 +10,7 @@ use wire::event::CloudEvent;
 use wire::job::JobAccepted;
 use wire::repo::{RepoCounts, RepoInfo, RepoInit, RepoShow, RepoStats};
 use wire::snapshot::{
-    DiffReport, Forgotten, SnapshotCreate, SnapshotCreated, SnapshotDiff, SnapshotExport, SnapshotForget,
+    DiffReport, DiskRestored, Forgotten, SnapshotCreate, SnapshotCreated, SnapshotDiff, SnapshotExport, SnapshotForget,
     SnapshotForgotten, SnapshotInfo, SnapshotList, SnapshotListing, SnapshotPlan, SnapshotRestore, SnapshotShow,
     SnapshotUndo, SnapshotVerify,
 };
@@ -43,7 +43,8 @@ impl Snapshot {
     /// is not: whoever asked for a state at one time doesn't want another, and nothing of it is visible.
     pub fn kinds(tools: &Arc<Tools>) -> Kinds {
         let t = tools.clone();
-        let (create, verify) = (t.clone(), t);
+        let (create, restore, plan, undo, export, verify) =
+            (t.clone(), t.clone(), t.clone(), t.clone(), t.clone(), t);
         Kinds::new()
             .on(OnCrash::Fail, move |context, request: SnapshotCreate| {
                 let tools = create.clone();
@@ -52,6 +53,30 @@ impl Snapshot {
                     announce(&tools, SnapshotCreated { snapshot: snapshot.clone() }).await;
                     Ok(snapshot)
                 })
+            })
+            .on(OnCrash::Resume, move |context, request: SnapshotRestore| {
+                let tools = restore.clone();
+                followed(context, |progress| async move {
+                    let report = job::restore(&tools, request, &progress).await?;
+                    announce(&tools, DiskRestored { report: report.clone() }).await;
+                    Ok(report)
+                })
+            })
+            .on(OnCrash::Fail, move |context, request: SnapshotPlan| {
+                let tools = plan.clone();
+                followed(context, |progress| async move { job::plan(&tools, request, &progress).await })
+            })
+            .on(OnCrash::Resume, move |context, request: SnapshotUndo| {
+                let tools = undo.clone();
+                followed(context, |progress| async move {
+                    let report = job::undo(&tools, request, &progress).await?;
+                    announce(&tools, DiskRestored { report: report.clone() }).await;
+                    Ok(report)
+                })
+            })
+            .on(OnCrash::Fail, move |context, request: SnapshotExport| {
+                let tools = export.clone();
+                followed(context, |progress| async move { job::export(&tools, request, &progress).await })
             })
             .on(OnCrash::Fail, move |context, request: SnapshotVerify| {
                 let tools = verify.clone();

@@ -7,6 +7,8 @@ mod export;
 mod look;
 mod record;
 mod repository;
+mod restore;
+mod undo;
 mod verify;
 
 use std::path::PathBuf;
@@ -21,8 +23,11 @@ use wire::HostId;
 
 pub use create::create;
 
+pub use export::export;
 pub use look::{diff, forget, list, show};
 pub use repository::{repo_init, repo_show, repo_stats};
+pub use restore::restore;
+pub use undo::{plan, undo};
 pub use verify::verify;
 
 use crate::port::Repos;

@@ -1,4 +1,5 @@
 //! Reading a huge disk must not take memory by its size. Alone in its program: it looks at the peak of the process.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test; what it measured is worth reading")]
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,7 +26,14 @@ const PEAK_BYTES_MAX: u64 = 64 << 20;
 /// Keeps the manifest's nodes in a file, so that they don't count.
 struct Nodes {
     file: File,
-    places: Mutex<(u64, HashMap<BlobId, (u64, usize)>)>,
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    end: u64,
+    /// Offset and length.
+    of: HashMap<BlobId, (u64, usize)>,
 }
 
 impl BlobSink for Nodes {
@@ -38,12 +46,14 @@ impl BlobSink for Nodes {
     fn put(&self, kind: BlobKind, id: &BlobId, raw: &[u8]) -> repo::Result<Put> {
         if kind == BlobKind::Node {
             let mut places = self.places.lock().unwrap();
-            let at = places.0;
+            let at = places.end;
             self.file.write_all_at(raw, at).unwrap();
-            places.0 += raw.len() as u64;
-            places.1.insert(*id, (at, raw.len()));
+            places.end += raw.len() as u64;
+            places.of.insert(*id, (at, raw.len()));
         }
-        Ok(Put::New { stored_bytes: raw.len() as u32 })
+        Ok(Put::New {
+            stored_bytes: raw.len() as u32,
+        })
     }
 }
 
@@ -52,7 +62,10 @@ impl NodeSource for Nodes {
     async fn nodes(&self, ids: &[BlobId]) -> repo::Result<Vec<Bytes>> {
         let places = self.places.lock().unwrap();
         let read = |id: &BlobId| {
-            let (at, len) = *places.1.get(id).ok_or_else(|| RepoError::corrupt("nodes", "no such node"))?;
+            let (at, len) = *places
+                .of
+                .get(id)
+                .ok_or_else(|| RepoError::corrupt("nodes", "no such node"))?;
             let mut bytes = vec![0; len];
             self.file.read_exact_at(&mut bytes, at).unwrap();
             Ok(bytes.into())
@@ -90,11 +103,32 @@ fn a_tebibyte_of_scattered_data_is_read_in_bounded_memory() {
     let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
     let path = make_disk(dir.path());
     let disk = RawDisk::open_read(&path).unwrap();
-    let sink = Arc::new(Nodes { file: tempfile::tempfile_in(dir.path()).unwrap(), places: Mutex::default() });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let sink = Arc::new(Nodes {
+        file: tempfile::tempfile_in(dir.path()).unwrap(),
+        places: Mutex::default(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
     let read = |base| {
-        let (options, progress) = (Options { threads: 4, ..Options::default() }, Progress::default());
-        ingest(&disk, &*sink, Chunker::default(), base, runtime.handle(), &options, &progress).unwrap()
+        let (options, progress) = (
+            Options {
+                threads: 4,
+                ..Options::default()
+            },
+            Progress::default(),
+        );
+        ingest(
+            &disk,
+            &*sink,
+            Chunker::default(),
+            base,
+            runtime.handle(),
+            &options,
+            &progress,
+        )
+        .unwrap()
     };
     let before = peak_bytes();
     let first = read(None);
@@ -105,7 +139,11 @@ fn a_tebibyte_of_scattered_data_is_read_in_bounded_memory() {
     assert_eq!(again.manifest, first.manifest);
     assert!(first.moved.chunks > 20_000, "{:?}", first.moved);
     // Of a leaf with 4 KiB of data, no more than its neighbourhood is read.
-    assert!(first.moved.read_bytes < DENSE_BYTES + 20_500 * 20_480, "{:?}", first.moved);
+    assert!(
+        first.moved.read_bytes < DENSE_BYTES + 20_500 * 20_480,
+        "{:?}",
+        first.moved
+    );
     println!("peak grew by {} KiB", grown >> 10);
     assert!(grown < PEAK_BYTES_MAX, "peak grew by {grown} bytes");
 }

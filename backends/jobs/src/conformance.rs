@@ -39,6 +39,7 @@ pub async fn all<J: Jobs, F: Future<Output = J>>(make: impl Fn(Source, Limits) -
     request_ids_name_one_job(&fresh().await, &hand).await;
     claims_take_the_oldest_of_the_concern(&fresh().await).await;
     cancels(&fresh().await).await;
+    an_unwanted_job_is_not_taken_up_again(&fresh().await).await;
     recovers(&fresh().await).await;
     gives_up_the_oldest_interrupted(&fresh().await).await;
     limits_hold(&fresh().await, limits).await;
@@ -193,6 +194,14 @@ async fn cancels(jobs: &impl Jobs) {
         ended,
         "a final job is left as it is"
     );
+}
+
+async fn an_unwanted_job_is_not_taken_up_again(jobs: &impl Jobs) {
+    let left = submitted(jobs, "mill").await;
+    jobs.start(&left).await.expect("start");
+    jobs.cancel(&left).await.expect("cancel");
+    let ended = jobs.finish(&left, Outcome::Interrupted(why())).await.expect("finish");
+    assert_eq!(ended.state, JobState::Cancelled);
 }
 
 async fn recovers(jobs: &impl Jobs) {

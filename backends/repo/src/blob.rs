@@ -119,7 +119,10 @@ pub(crate) fn compress<R>(raw: &[u8], level: i32, with: impl FnOnce(Compression,
         let bound = zstd::zstd_safe::compress_bound(raw.len());
         squeezer.out.clear();
         squeezer.out.reserve(bound);
-        let n = squeezer.compressor.compress_to_buffer(raw, &mut squeezer.out).map_err(fail)?;
+        let n = squeezer
+            .compressor
+            .compress_to_buffer(raw, &mut squeezer.out)
+            .map_err(fail)?;
         if n < raw.len() - raw.len() / 32 {
             Ok(with(Compression::Zstd, &squeezer.out[..n]))
         } else {
@@ -130,7 +133,11 @@ pub(crate) fn compress<R>(raw: &[u8], level: i32, with: impl FnOnce(Compression,
 
 /// The raw bytes of a blob, or why they can't be had. `raw_len` was checked against [`BLOB_RAW_BYTES_MAX`] by whoever
 /// decoded it.
-pub(crate) fn decompress(compression: Compression, stored: &[u8], raw_len: usize) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn decompress(
+    compression: Compression,
+    stored: &[u8],
+    raw_len: usize,
+) -> std::result::Result<Vec<u8>, String> {
     match compression {
         Compression::None if stored.len() == raw_len => Ok(stored.to_vec()),
         Compression::None => Err(format!("{} bytes stored raw instead of {raw_len}", stored.len())),
@@ -160,10 +167,17 @@ pub struct DrySink {
 impl DrySink {
     /// A sink beside `repo`.
     pub fn new(repo: &Repo) -> Self {
-        Self { repo: repo.clone(), nodes: Mutex::default() }
+        Self {
+            repo: repo.clone(),
+            nodes: Mutex::default(),
+        }
     }
     fn node(&self, id: &BlobId) -> Option<Bytes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 }
 
@@ -185,7 +199,9 @@ impl BlobSink for DrySink {
                 return Ok(Put::Known);
             }
         }
-        Ok(Put::New { stored_bytes: u32::try_from(raw.len()).unwrap_or(u32::MAX) })
+        Ok(Put::New {
+            stored_bytes: u32::try_from(raw.len()).unwrap_or(u32::MAX),
+        })
     }
 }
 
@@ -193,7 +209,12 @@ impl BlobSink for DrySink {
 impl NodeSource for DrySink {
     async fn nodes(&self, ids: &[BlobId]) -> Result<Vec<Bytes>> {
         let mut found: Vec<Option<Bytes>> = ids.iter().map(|id| self.node(id)).collect();
-        let missing: Vec<BlobId> = ids.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(id, _)| *id).collect();
+        let missing: Vec<BlobId> = ids
+            .iter()
+            .zip(&found)
+            .filter(|(_, f)| f.is_none())
+            .map(|(id, _)| *id)
+            .collect();
         let mut read = self.repo.nodes(&missing).await?.into_iter();
         for slot in found.iter_mut().filter(|f| f.is_none()) {
             *slot = read.next();

@@ -51,13 +51,21 @@ impl RepoParams {
         let mut key = [0u8; 32];
         getrandom::fill(&mut key)
             .map_err(|e| RepoError::internal(CONFIG_KEY, format_args!("no entropy from the system: {e}")))?;
-        Ok(Self { chunker, created_at: created_at.into(), id: Ulid::generate(), key })
+        Ok(Self {
+            chunker,
+            created_at: created_at.into(),
+            id: Ulid::generate(),
+            key,
+        })
     }
 }
 
 impl fmt::Debug for RepoParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RepoParams").field("id", &self.id).field("chunker", &self.chunker).finish_non_exhaustive()
+        f.debug_struct("RepoParams")
+            .field("id", &self.id)
+            .field("chunker", &self.chunker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +114,13 @@ impl RepoConfig {
         hex::decode_to_slice(&body.blob_key, &mut key)
             .map_err(|e| RepoError::corrupt(CONFIG_KEY, format!("blob_key: {e}")))?;
         check_chunker(&body.chunker).map_err(|e| RepoError::corrupt(CONFIG_KEY, e.message))?;
-        Ok(Self { id: body.id, version, created_at: body.created_at, chunker: body.chunker, key })
+        Ok(Self {
+            id: body.id,
+            version,
+            created_at: body.created_at,
+            chunker: body.chunker,
+            key,
+        })
     }
     /// As shown to people.
     pub fn info(&self, url: impl Into<String>) -> RepoInfo {
@@ -127,7 +141,11 @@ const CHUNK_BYTES_MAX: u32 = 2 << 20;
 
 fn check_chunker(chunker: &Chunker) -> Result<()> {
     let fault = match *chunker {
-        Chunker::Fastcdc { min_bytes, avg_bytes, max_bytes } => {
+        Chunker::Fastcdc {
+            min_bytes,
+            avg_bytes,
+            max_bytes,
+        } => {
             if !(CHUNK_BYTES_MIN <= min_bytes && min_bytes <= avg_bytes && avg_bytes <= max_bytes) {
                 Some(format!("chunk sizes must keep {CHUNK_BYTES_MIN} <= min <= avg <= max"))
             } else if max_bytes > CHUNK_BYTES_MAX {

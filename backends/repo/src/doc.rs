@@ -1,9 +1,12 @@
 //! Objects that a person can read: one line that says what it is and carries the checksum, then JSON.
 //!
 //! ```text
-//! windlass snapshot v1 blake3=<64 hex digits of BLAKE3 of all bytes after this line>\n
+//! windlass snapshot v1 blake3=<64 hex digits>\n
 //! { … }
 //! ```
+//!
+//! The checksum is BLAKE3 of the line's words before ` blake3=` and of all bytes after the line: the version too is
+//! covered, so that a damaged one is not taken for a newer one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +14,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
-use wire::snapshot::{DiskInfo, Moved, Seconds, SnapshotInfo, SnapshotKind};
+use wire::snapshot::{DISKS_MAX, DiskInfo, Moved, Seconds, SnapshotInfo, SnapshotKind};
 
 use crate::{BlobId, FORMAT_VERSION, ManifestRef, RepoError, Result};
 
@@ -42,10 +45,30 @@ impl DocKind {
 pub(crate) fn encode(kind: DocKind, body: &impl Serialize) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(body).map_err(|e| RepoError::internal(kind.word(), e))?;
     json.push(b'\n');
-    let line = format!("windlass {} v{FORMAT_VERSION} blake3={}\n", kind.word(), blake3::hash(&json).to_hex());
-    let mut bytes = line.into_bytes();
-    bytes.append(&mut json);
-    Ok(bytes)
+    Ok(sealed(kind, FORMAT_VERSION, &json))
+}
+
+fn sealed(kind: DocKind, version: u32, body: &[u8]) -> Vec<u8> {
+    let words = format!("windlass {} v{version}", kind.word());
+    let mut bytes = format!("{words} blake3={}\n", checksum(&words, body)).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn checksum(words: &str, body: &[u8]) -> String {
+    blake3::Hasher::new()
+        .update(words.as_bytes())
+        .update(body)
+        .finalize()
+        .to_hex()
+        .to_string()
+}
+
+/// The same object as a windlass of another version would write it.
+#[cfg(test)]
+pub(crate) fn with_version(kind: DocKind, version: u32, bytes: &[u8]) -> Vec<u8> {
+    let body = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+    sealed(kind, version, &bytes[body..])
 }
 
 /// Reads a readable object: version first (a newer one may have any body), then the checksum, then the JSON.
@@ -57,17 +80,18 @@ pub(crate) fn decode<T: DeserializeOwned>(kind: DocKind, object: &str, bytes: &[
         .position(|b| *b == b'\n')
         .ok_or_else(|| damaged("no first line"))?;
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("first line is no text"))?;
-    let rest = line
+    let (words, sum) = line
+        .split_once(" blake3=")
+        .ok_or_else(|| damaged("first line has no checksum"))?;
+    let version = words
         .strip_prefix("windlass ")
         .and_then(|l| l.strip_prefix(kind.word()))
         .and_then(|l| l.strip_prefix(" v"))
         .ok_or_else(|| damaged("first line says something else"))?;
-    let (version, rest) = rest.split_once(' ').ok_or_else(|| damaged("first line has no checksum"))?;
     let version: u32 = version.parse().map_err(|_| damaged("first line has no version"))?;
-    let sum = rest.strip_prefix("blake3=").ok_or_else(|| damaged("first line has no checksum"))?;
     let body = &bytes[end + 1..];
-    // every version keeps this line, so that damage of it is told from a newer version
-    if sum != blake3::hash(body).to_hex().as_str() {
+    // every version keeps this line, so that damage is told from a newer version
+    if sum != checksum(words, body) {
         return Err(damaged("its bytes do not match its checksum"));
     }
     if version > FORMAT_VERSION {
@@ -109,9 +133,12 @@ impl fmt::Display for SnapshotId {
 impl FromStr for SnapshotId {
     type Err = RepoError;
     fn from_str(text: &str) -> Result<Self> {
-        Ulid::from_string(text)
-            .map(Self)
-            .map_err(|e| RepoError::invalid(text.chars().take(80).collect::<String>(), format!("not a snapshot id: {e}")))
+        Ulid::from_string(text).map(Self).map_err(|e| {
+            RepoError::invalid(
+                text.chars().take(80).collect::<String>(),
+                format!("not a snapshot id: {e}"),
+            )
+        })
     }
 }
 
@@ -211,6 +238,13 @@ impl SnapshotDoc {
         let (_, doc): (u32, Self) = decode(DocKind::Snapshot, object, bytes)?;
         if SnapshotDoc::key_of(&doc.id) != object {
             return Err(RepoError::corrupt(object, format!("holds snapshot {}", doc.id)));
+        }
+        let sizes_fit = doc.disks.iter().all(|d| d.manifest.check().is_ok())
+            && doc
+                .definition
+                .is_none_or(|d| d.len as usize <= crate::BLOB_RAW_BYTES_MAX);
+        if doc.disks.len() > DISKS_MAX || !sizes_fit {
+            return Err(RepoError::corrupt(object, "has more or larger disks than there can be"));
         }
         Ok(doc)
     }

@@ -50,7 +50,12 @@ impl Default for FetchLimits {
 impl FetchLimits {
     /// For manifest nodes: small, and close together, so requests cost more than bytes.
     pub(crate) fn nodes() -> Self {
-        Self { gap_bytes_max: 64 << 10, waste_permille_max: 750, range_bytes_max: 1 << 20, ..Self::default() }
+        Self {
+            gap_bytes_max: 64 << 10,
+            waste_permille_max: 750,
+            range_bytes_max: 1 << 20,
+            ..Self::default()
+        }
     }
 }
 
@@ -85,11 +90,18 @@ pub struct FetchPlan {
 impl FetchPlan {
     /// Sorts and coalesces; each id once.
     pub(crate) fn new(mut hits: Vec<(PackName, Entry)>, limits: &FetchLimits) -> Self {
-        hits.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.offset.cmp(&b.1.offset)).then(a.1.id.cmp(&b.1.id)));
+        hits.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0)
+                .then(a.1.offset.cmp(&b.1.offset))
+                .then(a.1.id.cmp(&b.1.id))
+        });
         hits.dedup_by(|next, kept| next.1.id == kept.1.id);
         let mut ranges: Vec<FetchRange> = Vec::new();
         for (pack, entry) in hits {
-            let (start, end) = (u64::from(entry.offset), u64::from(entry.offset) + u64::from(entry.stored));
+            let (start, end) = (
+                u64::from(entry.offset),
+                u64::from(entry.offset) + u64::from(entry.stored),
+            );
             let (raw, useful) = (u64::from(entry.raw), u64::from(entry.stored));
             if let Some(last) = ranges.last_mut().filter(|last| last.pack == pack) {
                 let length = end.max(last.end) - last.start;
@@ -106,7 +118,14 @@ impl FetchPlan {
                     continue;
                 }
             }
-            ranges.push(FetchRange { pack, start, end, raw, useful, entries: vec![entry] });
+            ranges.push(FetchRange {
+                pack,
+                start,
+                end,
+                raw,
+                useful,
+                entries: vec![entry],
+            });
         }
         Self { ranges }
     }
@@ -135,12 +154,13 @@ pub(crate) fn wanted(hit: Hit) -> (PackName, Entry) {
 
 /// The raw bytes of a blob of `pack`, checked against its id.
 pub(crate) fn open_blob(key: &[u8; 32], pack: &PackName, entry: &Entry, stored: Bytes) -> Result<Bytes> {
-    let damaged = |why: String| {
-        RepoError::corrupt(pack.key(), format!("blob {}: {why}", entry.id)).at(u64::from(entry.offset))
-    };
+    let damaged =
+        |why: String| RepoError::corrupt(pack.key(), format!("blob {}: {why}", entry.id)).at(u64::from(entry.offset));
     let raw = match entry.compression {
         Compression::None if stored.len() == entry.raw as usize => stored,
-        compression => decompress(compression, &stored, entry.raw as usize).map_err(damaged)?.into(),
+        compression => decompress(compression, &stored, entry.raw as usize)
+            .map_err(damaged)?
+            .into(),
     };
     if BlobId::keyed(key, &raw) != entry.id {
         return Err(damaged("its bytes do not match its id".to_owned()));

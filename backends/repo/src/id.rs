@@ -57,8 +57,9 @@ impl FromStr for BlobId {
     type Err = RepoError;
     fn from_str(text: &str) -> Result<Self, RepoError> {
         let mut bytes = [0u8; 32];
-        hex::decode_to_slice(text, &mut bytes)
-            .map_err(|e| RepoError::invalid(text.chars().take(80).collect::<String>(), format!("not a blob id: {e}")))?;
+        hex::decode_to_slice(text, &mut bytes).map_err(|e| {
+            RepoError::invalid(text.chars().take(80).collect::<String>(), format!("not a blob id: {e}"))
+        })?;
         Ok(Self(bytes))
     }
 }

@@ -48,7 +48,11 @@ impl Index {
     pub(crate) fn new(segments: Vec<Arc<Segment>>) -> Self {
         let mut by_size: Vec<u32> = (0..segments.len() as u32).collect();
         by_size.sort_by_key(|i| segments[*i as usize].records());
-        let mut room = if segments.len() < JOINT_SEGMENTS_MIN { 0 } else { JOINT_RECORDS_MAX };
+        let mut room = if segments.len() < JOINT_SEGMENTS_MIN {
+            0
+        } else {
+            JOINT_RECORDS_MAX
+        };
         let (mut alone, mut joint) = (Vec::new(), Vec::new());
         for i in by_size {
             let segment = &segments[i as usize];
@@ -83,7 +87,10 @@ impl Index {
             if at != prefix {
                 break;
             }
-            if let Some(hit) = self.segments[segment as usize].get(segment, record).filter(|h| h.entry.id == *id) {
+            if let Some(hit) = self.segments[segment as usize]
+                .get(segment, record)
+                .filter(|h| h.entry.id == *id)
+            {
                 return Some(hit);
             }
         }
@@ -137,7 +144,9 @@ pub(crate) struct Marks {
 impl Marks {
     pub(crate) fn new(index: &Index) -> Self {
         let bits = |s: &Arc<Segment>| (0..s.packs().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { packs: index.segments.iter().map(bits).collect() }
+        Self {
+            packs: index.segments.iter().map(bits).collect(),
+        }
     }
     pub(crate) fn mark(&self, hit: &Hit) {
         let word = &self.packs[hit.segment as usize][hit.pack as usize / 64];
@@ -159,5 +168,44 @@ impl Marks {
             }
         }
         marked
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+/// For tests of other modules.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::segment::{self, Backing};
+    use super::*;
+    use crate::pack::SealedPack;
+
+    pub(crate) fn encoded(pack: &SealedPack) -> Vec<u8> {
+        let size = PackSize {
+            name: pack.name,
+            bytes: pack.bytes.len() as u64,
+        };
+        segment::encode(vec![(size, pack.entries.clone())])
+    }
+    /// Makes the checksums fit whatever the bytes are.
+    pub(crate) fn forge(bytes: &mut [u8]) {
+        segment::forge(bytes);
+    }
+    /// Opens the bytes and looks `entries` up: what was found, and whether damage was met.
+    pub(crate) fn open_and_find(bytes: Vec<u8>, entries: &[Entry]) -> crate::Result<(Vec<Entry>, bool)> {
+        let name = format!("index/{}", "0".repeat(64));
+        let segment = Arc::new(Segment::open(name, Backing::Held(bytes.into()))?);
+        let index = Index::new(vec![segment.clone()]);
+        let marks = Marks::new(&index);
+        let found: Vec<Hit> = entries.iter().filter_map(|e| index.find(&e.id)).collect();
+        found.iter().for_each(|hit| marks.mark(hit));
+        segment.for_each(|record, _, _| {
+            segment.get(0, record);
+        });
+        Ok((
+            found.into_iter().map(|hit| hit.entry).collect(),
+            segment.damage().is_some(),
+        ))
     }
 }

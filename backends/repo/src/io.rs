@@ -14,7 +14,7 @@ use crate::{RepoError, Result};
 /// Attempts in all, of which the last fails the call.
 const ATTEMPTS_MAX: u32 = 4;
 /// First wait between attempts; each further one is four times as long.
-const BACKOFF_MS: u64 = 40;
+const BACKOFF_MS: u64 = if cfg!(test) { 1 } else { 40 };
 
 /// The key with this text; all of this crate's have the right form, so an error is a fault of its own.
 pub(crate) fn key(text: &str) -> Result<Key> {
@@ -42,17 +42,23 @@ fn checked_key(object: &str) -> store::Result<Key> {
 /// PUT of a whole object. Trying again is safe: the same bytes go under the same key.
 pub(crate) async fn put(store: &Arc<dyn Store>, object: &str, body: Bytes) -> Result<()> {
     let key = key(object)?;
-    Ok(again(|| store.put(&key, body.clone())).await.map_err(|e| e.at(&store.url()))?)
+    Ok(again(|| store.put(&key, body.clone()))
+        .await
+        .map_err(|e| e.at(&store.url()))?)
 }
 
 pub(crate) async fn get(store: &Arc<dyn Store>, object: &str, bytes_max: u64) -> store::Result<Bytes> {
     let key = checked_key(object)?;
-    again(|| store.get(&key, bytes_max)).await.map_err(|e| e.at(&store.url()))
+    again(|| store.get(&key, bytes_max))
+        .await
+        .map_err(|e| e.at(&store.url()))
 }
 
 pub(crate) async fn get_range(store: &Arc<dyn Store>, object: &str, range: Range<u64>) -> store::Result<Bytes> {
     let key = checked_key(object)?;
-    let bytes = again(|| store.get_range(&key, range.clone())).await.map_err(|e| e.at(&store.url()))?;
+    let bytes = again(|| store.get_range(&key, range.clone()))
+        .await
+        .map_err(|e| e.at(&store.url()))?;
     let wanted = range.end - range.start;
     if bytes.len() as u64 == wanted {
         return Ok(bytes);
@@ -88,5 +94,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| RepoError::internal(what, e))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| RepoError::internal(what, e))?
 }

@@ -11,9 +11,13 @@
 
 mod blob;
 mod config;
+#[cfg(test)]
+mod decoders_tests;
 mod doc;
 mod error;
 mod fetch;
+#[cfg(test)]
+mod golden_tests;
 mod id;
 mod index;
 mod io;

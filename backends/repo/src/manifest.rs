@@ -24,8 +24,8 @@ pub(crate) use node::{Node, decode};
 pub const LEAF_SPAN_BYTES: u64 = 4 << 20;
 /// Children of an inner node.
 pub const FANOUT: usize = 64;
-/// Largest disk, in bytes: 64 to the power of 6 leaves.
-pub const DISK_BYTES_MAX: u64 = LEAF_SPAN_BYTES << 36;
+/// Largest disk, in bytes: 64 to the power of 5 leaves, 4 PiB.
+pub const DISK_BYTES_MAX: u64 = LEAF_SPAN_BYTES << 30;
 
 /// A chunk where it stands on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,10 @@ impl ManifestRef {
     pub(crate) fn check(&self) -> Result<()> {
         if self.size_bytes > DISK_BYTES_MAX {
             let size = self.size_bytes;
-            return Err(RepoError::invalid("manifest", format!("a disk of {size} bytes; at most {DISK_BYTES_MAX}")));
+            return Err(RepoError::invalid(
+                "manifest",
+                format!("a disk of {size} bytes; at most {DISK_BYTES_MAX}"),
+            ));
         }
         Ok(())
     }
@@ -100,4 +103,24 @@ pub(crate) fn leaf_range(size_bytes: u64, range: &Range<u64>) -> Range<u64> {
         return 0..0;
     }
     range.start / LEAF_SPAN_BYTES..end.div_ceil(LEAF_SPAN_BYTES)
+}
+
+#[cfg(test)]
+mod tests;
+
+/// For tests of other modules.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn leaf(chunks: &[ChunkRef]) -> Vec<u8> {
+        let mut out = Vec::new();
+        node::encode_leaf(&mut out, 0, LEAF_SPAN_BYTES, chunks).unwrap();
+        out
+    }
+    pub(crate) fn inner(level: u8, children: &[(usize, BlobId)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        node::encode_inner(&mut out, level, children);
+        out
+    }
 }

@@ -69,7 +69,8 @@ impl Entry {
             stored: le_u32(&bytes[4..]),
             raw: le_u32(&bytes[8..]),
             kind: BlobKind::from_code(bytes[12]).ok_or_else(|| format!("unknown blob kind {}", bytes[12]))?,
-            compression: Compression::from_code(bytes[13]).ok_or_else(|| format!("unknown compression {}", bytes[13]))?,
+            compression: Compression::from_code(bytes[13])
+                .ok_or_else(|| format!("unknown compression {}", bytes[13]))?,
         };
         if bytes[14] != 0 || bytes[15] != 0 {
             return Err(format!("unknown cipher {}", bytes[14]));
@@ -141,7 +142,11 @@ impl PackBuilder {
         let check = blake3::hash(&bytes[trailer..]);
         bytes.extend_from_slice(check.as_bytes());
         bytes.extend_from_slice(&FOOTER_MAGIC);
-        SealedPack { name: PackName(*blake3::hash(&bytes).as_bytes()), bytes, entries }
+        SealedPack {
+            name: PackName(*blake3::hash(&bytes).as_bytes()),
+            bytes,
+            entries,
+        }
     }
 }
 
@@ -166,7 +171,10 @@ pub(crate) fn trailer_bytes(object: &str, footer: &[u8], pack_bytes: u64) -> Res
 pub(crate) fn decode_trailer(object: &str, trailer: &[u8], pack_bytes: u64) -> Result<Vec<Entry>> {
     let start = pack_bytes.saturating_sub(trailer.len() as u64);
     let damaged = |why: String| RepoError::corrupt(object, why).at(start);
-    let footer_at = trailer.len().checked_sub(FOOTER_BYTES).ok_or_else(|| damaged("is too short".into()))?;
+    let footer_at = trailer
+        .len()
+        .checked_sub(FOOTER_BYTES)
+        .ok_or_else(|| damaged("is too short".into()))?;
     let footer = &trailer[footer_at..];
     if trailer_bytes(object, footer, pack_bytes)? != trailer.len() as u64 {
         return Err(damaged("has a footer that does not fit its trailer".into()));

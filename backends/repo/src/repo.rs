@@ -79,15 +79,22 @@ impl Repo {
     /// `Kind::NotFound` when there is none, `Kind::TooNew` when a newer windlass made it, `Kind::Corrupt` when its
     /// config is damaged, or the store's.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
-        let bytes = io::get(&store, CONFIG_KEY, CONFIG_BYTES_MAX).await.map_err(|e| match e.kind {
-            store::Kind::NotFound => {
-                let why = format!("there is no repository in {}", store.url());
-                RepoError::new(Kind::NotFound, CONFIG_KEY, why).hint("windlass repo init")
-            }
-            _ => RepoError::of_referenced(e),
-        })?;
+        let bytes = io::get(&store, CONFIG_KEY, CONFIG_BYTES_MAX)
+            .await
+            .map_err(|e| match e.kind {
+                store::Kind::NotFound => {
+                    let why = format!("there is no repository in {}", store.url());
+                    RepoError::new(Kind::NotFound, CONFIG_KEY, why).hint("windlass repo init")
+                }
+                _ => RepoError::of_referenced(e),
+            })?;
         let config = RepoConfig::decode(&bytes)?;
-        let inner = Inner { store, config, index: RwLock::default(), damaged: Mutex::default() };
+        let inner = Inner {
+            store,
+            config,
+            index: RwLock::default(),
+            damaged: Mutex::default(),
+        };
         let repo = Self { inner: Arc::new(inner) };
         repo.refresh_index().await?;
         Ok(repo)
@@ -116,7 +123,12 @@ impl Repo {
     /// Damage of the index met so far: objects that could not be opened, and pages that did not match their checksum.
     /// Blobs that only those know can't be read until [`Repo::rebuild_index`].
     pub fn damaged_indexes(&self) -> Vec<RepoError> {
-        let mut damaged = self.inner.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut damaged = self
+            .inner
+            .damaged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         damaged.extend(self.index().damage());
         damaged
     }
@@ -133,7 +145,10 @@ impl Repo {
     /// `Kind::Corrupt` when the blob is damaged or not to be found, or the store's.
     pub async fn read(&self, id: &BlobId) -> Result<Bytes> {
         let hit = self.locate_all(std::slice::from_ref(id)).await?[0];
-        let (start, end) = (u64::from(hit.entry.offset), u64::from(hit.entry.offset) + u64::from(hit.entry.stored));
+        let (start, end) = (
+            u64::from(hit.entry.offset),
+            u64::from(hit.entry.offset) + u64::from(hit.entry.stored),
+        );
         let stored = io::get_range(self.store(), &hit.name.key(), start..end)
             .await
             .map_err(|e| RepoError::of_referenced(e).at(start))?;
@@ -150,7 +165,10 @@ impl Repo {
     pub fn plan_fetch(&self, ids: &[BlobId], limits: &FetchLimits) -> Result<FetchPlan> {
         let index = self.index();
         let find = |id| index.find(id).map(fetch::wanted).ok_or_else(|| self.unknown(id));
-        Ok(FetchPlan::new(ids.iter().map(find).collect::<Result<Vec<_>>>()?, limits))
+        Ok(FetchPlan::new(
+            ids.iter().map(find).collect::<Result<Vec<_>>>()?,
+            limits,
+        ))
     }
     /// Runs a plan: blobs come unordered, each once, checked. The first error ends the stream. Must be called within
     /// tokio; dropping the stream ends the work.
@@ -172,7 +190,9 @@ impl Repo {
             return Ok(hits);
         }
         let index = self.refresh_index().await?;
-        ids.iter().map(|id| index.find(id).ok_or_else(|| self.unknown(id))).collect()
+        ids.iter()
+            .map(|id| index.find(id).ok_or_else(|| self.unknown(id)))
+            .collect()
     }
     /// The error of a blob that no index knows.
     pub(crate) fn unknown(&self, id: &BlobId) -> RepoError {

@@ -47,7 +47,13 @@ pub struct SessionLimits {
 impl Default for SessionLimits {
     fn default() -> Self {
         // 800,000 entries fill 64 hash sets of 16,384 buckets to 87 %
-        Self { pack_bytes: 16 << 20, zstd_level: 1, uploads_in_flight_max: 4, index_entries_max: 800_000, id: None }
+        Self {
+            pack_bytes: 16 << 20,
+            zstd_level: 1,
+            uploads_in_flight_max: 4,
+            index_entries_max: 800_000,
+            id: None,
+        }
     }
 }
 
@@ -103,7 +109,10 @@ impl Session {
         limits.index_entries_max = limits.index_entries_max.clamp(1, 4 << 20);
         let index = repo.refresh_index().await?;
         let id = limits.id.unwrap_or_else(Ulid::generate);
-        let body = SessionBody { id, writer: format!("windlass {}", env!("CARGO_PKG_VERSION")) };
+        let body = SessionBody {
+            id,
+            writer: "windlass".to_owned(),
+        };
         let object = Bytes::from(doc::encode(DocKind::Session, &body)?);
         io::put(repo.store(), &session_key(&id), object.clone()).await?;
         let renewal = tokio::spawn(renew(repo.clone(), session_key(&id), object)).abort_handle();
@@ -126,7 +135,10 @@ impl Session {
             limits,
             repo,
         };
-        Ok(Arc::new(Self { inner: Arc::new(inner), renewal }))
+        Ok(Arc::new(Self {
+            inner: Arc::new(inner),
+            renewal,
+        }))
     }
     /// Its id: the name of its object below `sessions/`.
     pub fn id(&self) -> Ulid {
@@ -196,9 +208,18 @@ impl BlobSink for Session {
         }
         let result = compress(raw, inner.limits.zstd_level, |compression, stored| {
             // from BLOB_RAW_BYTES_MAX on lengths fit; place and stored length are the pack's to fill in
-            let entry = Entry { id: *id, offset: 0, stored: 0, raw: raw.len() as u32, kind, compression };
+            let entry = Entry {
+                id: *id,
+                offset: 0,
+                stored: 0,
+                raw: raw.len() as u32,
+                kind,
+                compression,
+            };
             inner.append(entry, stored)?;
-            Ok(Put::New { stored_bytes: stored.len() as u32 })
+            Ok(Put::New {
+                stored_bytes: stored.len() as u32,
+            })
         });
         match result.and_then(|inner| inner) {
             Ok(put) => Ok(put),
@@ -251,7 +272,12 @@ impl Inner {
 
     fn in_written(&self, id: &BlobId) -> bool {
         self.written_count.load(Ordering::Acquire) > 0
-            && self.written.read().unwrap_or_else(PoisonError::into_inner).iter().any(|s| s.find(0, id).is_some())
+            && self
+                .written
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .any(|s| s.find(0, id).is_some())
     }
 
     /// True for the one caller that shall add the blob.
@@ -261,7 +287,11 @@ impl Inner {
 
     /// Copies a blob into the open pack of its kind; the pack that becomes full goes to the store.
     fn append(self: &Arc<Self>, entry: Entry, stored: &[u8]) -> Result<()> {
-        let builder = if entry.kind == BlobKind::Node { &self.nodes } else { &self.data };
+        let builder = if entry.kind == BlobKind::Node {
+            &self.nodes
+        } else {
+            &self.data
+        };
         let full = self.limits.pack_bytes as usize;
         let taken = {
             let mut pack = lock(builder);
@@ -296,7 +326,10 @@ impl Inner {
 
     async fn store_pack(&self, sealed: SealedPack) -> Result<()> {
         let SealedPack { name, bytes, entries } = sealed;
-        let size = PackSize { name, bytes: bytes.len() as u64 };
+        let size = PackSize {
+            name,
+            bytes: bytes.len() as u64,
+        };
         io::put(self.repo.store(), &name.key(), bytes.into()).await?;
         let due = {
             let mut durable = lock(&self.durable);
@@ -317,7 +350,10 @@ impl Inner {
             return Ok(());
         }
         let segment = Arc::new(write_segment(self.repo.store(), packs).await?);
-        self.written.write().unwrap_or_else(PoisonError::into_inner).push(segment.clone());
+        self.written
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(segment.clone());
         self.written_count.fetch_add(1, Ordering::Release);
         segment.for_each(|_, id, _| {
             lock(self.shard(&id)).remove(&id);

@@ -46,7 +46,11 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// A chunk's content by number: some compress, some don't.
 pub(crate) fn content(number: u64) -> Vec<u8> {
     let len = 500 + (number as usize * 7919) % 60_000;
-    if number.is_multiple_of(3) { noise(number, len) } else { format!("chunk {number} ").repeat(len / 8).into_bytes() }
+    if number.is_multiple_of(3) {
+        noise(number, len)
+    } else {
+        format!("chunk {number} ").repeat(len / 8).into_bytes()
+    }
 }
 
 /// A disk: chunks by number at offsets.
@@ -66,7 +70,11 @@ pub(crate) fn put_disk(sink: &dyn BlobSink, size_bytes: u64, disk: &Disk) -> Res
             }
             leaf = (offset / LEAF_SPAN_BYTES, Vec::new());
         }
-        leaf.1.push(ChunkRef { offset: *offset, len: raw.len() as u32, id });
+        leaf.1.push(ChunkRef {
+            offset: *offset,
+            len: raw.len() as u32,
+            id,
+        });
     }
     if !leaf.1.is_empty() {
         builder.leaf(leaf.0, &leaf.1)?;
@@ -97,7 +105,9 @@ pub(crate) fn draft(vm: &str, manifest: ManifestRef) -> SnapshotDraft {
 /// Puts a disk on a thread of its own, as callers do.
 pub(crate) async fn put_aside(session: &Arc<Session>, size_bytes: u64, disk: &Disk) -> Result<ManifestRef> {
     let (session, disk) = (session.clone(), disk.clone());
-    tokio::task::spawn_blocking(move || put_disk(&*session, size_bytes, &disk)).await.unwrap()
+    tokio::task::spawn_blocking(move || put_disk(&*session, size_bytes, &disk))
+        .await
+        .unwrap()
 }
 
 /// Takes a snapshot of a disk.
@@ -109,12 +119,19 @@ pub(crate) async fn take(repo: &Repo, limits: SessionLimits, size_bytes: u64, di
 
 /// Limits that make many small packs and segments.
 pub(crate) fn small() -> SessionLimits {
-    SessionLimits { pack_bytes: 64 << 10, index_entries_max: 40, ..SessionLimits::default() }
+    SessionLimits {
+        pack_bytes: 64 << 10,
+        index_entries_max: 40,
+        ..SessionLimits::default()
+    }
 }
 
 /// A disk of `count` chunks from `first` on, spread over several leaves.
 pub(crate) fn spread(first: u64, count: u64) -> Disk {
-    (0..count).map(|i| (i * 700_000, first + i)).filter(|(o, n)| fits(*o, *n)).collect()
+    (0..count)
+        .map(|i| (i * 700_000, first + i))
+        .filter(|(o, n)| fits(*o, *n))
+        .collect()
 }
 
 fn fits(offset: u64, number: u64) -> bool {

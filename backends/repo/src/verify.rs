@@ -11,8 +11,7 @@ use crate::doc::BlobRef;
 use crate::fetch::open_blob;
 use crate::id::IdSet;
 use crate::index::{Hit, Index, Marks};
-use crate::manifest::{LEAF_SPAN_BYTES, NodeSource, leaves_below};
-use crate::manifest::{children_of, leaf_of};
+use crate::manifest::{LEAF_SPAN_BYTES, NodeSource, children_of, leaf_of};
 use crate::pack::{self, Entry, PACK_READ_BYTES_MAX, PackName};
 use crate::{BlobId, DiskEntry, Kind, Progress, Repo, RepoError, Result, SnapshotDoc, io};
 
@@ -56,8 +55,9 @@ impl Repo {
         let index = self.refresh_index().await?;
         let mut check = Check::new(self, index.clone());
         check.index_objects().await?;
-        let mut done = 0;
-        let disks_bytes = docs.iter().flat_map(|d| &d.disks).map(|d| d.manifest.size_bytes).sum();
+        let mut done: u64 = 0;
+        let disks = docs.iter().flat_map(|d| &d.disks);
+        let disks_bytes = disks.fold(0u64, |sum, d| sum.saturating_add(d.manifest.size_bytes));
         progress(0, disks_bytes);
         for doc in docs {
             check.report.snapshots += 1;
@@ -65,14 +65,20 @@ impl Repo {
                 check.definition(definition, quick).await?;
             }
             for disk in &doc.disks {
-                check.disk(disk, &|bytes| progress(done + bytes, disks_bytes)).await?;
-                done += disk.manifest.size_bytes;
+                check
+                    .disk(disk, &|bytes| progress(done.saturating_add(bytes), disks_bytes))
+                    .await?;
+                done = done.saturating_add(disk.manifest.size_bytes);
                 progress(done, disks_bytes);
             }
         }
         let packs = check.packs_present().await?;
         if !quick {
-            check.packs_whole(packs, &|bytes, of| progress(done + bytes, disks_bytes + of)).await?;
+            check
+                .packs_whole(packs, &|bytes, of| {
+                    progress(done.saturating_add(bytes), disks_bytes.saturating_add(of))
+                })
+                .await?;
         }
         check.attribute(docs).await;
         Ok(check.report)
@@ -99,7 +105,11 @@ impl<'a> Check<'a> {
             repo,
             marks: Marks::new(&index),
             seen_nodes: IdSet::default(),
-            needed: index.segments().iter().map(|s| vec![0; s.records().div_ceil(64)]).collect(),
+            needed: index
+                .segments()
+                .iter()
+                .map(|s| vec![0; s.records().div_ceil(64)])
+                .collect(),
             index,
             report: VerifyReport::default(),
             bad_ids: BTreeMap::new(),
@@ -126,7 +136,11 @@ impl<'a> Check<'a> {
     async fn index_objects(&mut self) -> Result<()> {
         let index = self.index.clone();
         let mut damaged = io::blocking("index", move || {
-            Ok(index.segments().iter().filter_map(|s| s.check_whole().err()).collect::<Vec<_>>())
+            Ok(index
+                .segments()
+                .iter()
+                .filter_map(|s| s.check_whole().err())
+                .collect::<Vec<_>>())
         })
         .await?;
         for error in self.repo.damaged_indexes() {
@@ -180,8 +194,14 @@ impl<'a> Check<'a> {
         manifest.check()?;
         let mut todo: Vec<(u8, u64, BlobId)> = manifest.root.iter().map(|r| (manifest.height(), 0, *r)).collect();
         while let Some(&(level, ..)) = todo.last() {
-            let same = todo.iter().rev().take(NODE_BATCH).take_while(|item| item.0 == level).count();
+            let same = todo
+                .iter()
+                .rev()
+                .take(NODE_BATCH)
+                .take_while(|item| item.0 == level)
+                .count();
             let mut batch = todo.split_off(todo.len() - same);
+            batch.reverse();
             batch.retain(|(_, _, id)| self.seen_nodes.insert(*id));
             batch.retain(|(_, _, id)| self.need(id, None).is_some());
             let read = self.nodes(&batch).await?;
@@ -205,8 +225,8 @@ impl<'a> Check<'a> {
                     Err(error) => return Err(error),
                 }
             }
-            if let Some((_, index, _)) = batch.iter().max_by_key(|item| item.1) {
-                walked(((index + 1) * leaves_below(level) * LEAF_SPAN_BYTES).min(manifest.size_bytes) * u64::from(level == 0));
+            if let Some((_, index, _)) = batch.last().filter(|_| level == 0) {
+                walked(((index + 1) * LEAF_SPAN_BYTES).min(manifest.size_bytes));
             }
             todo.extend(children.into_iter().rev());
         }
@@ -266,7 +286,11 @@ impl<'a> Check<'a> {
     }
 
     /// Reads packs whole and checks each blob in them.
-    async fn packs_whole(&mut self, packs: BTreeMap<PackName, u64>, read: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<()> {
+    async fn packs_whole(
+        &mut self,
+        packs: BTreeMap<PackName, u64>,
+        read: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<()> {
         let total: u64 = packs.values().sum();
         let largest = packs.values().max().copied().unwrap_or(1);
         let at_once = (PACK_LOAD_BYTES / largest.max(1)).clamp(1, PACK_LOADS_MAX as u64) as usize;
@@ -314,7 +338,9 @@ impl<'a> Check<'a> {
                     of_pack.push(record);
                 }
             });
-            let hits = of_pack.into_iter().filter_map(|record| segment.get(number as u32, record));
+            let hits = of_pack
+                .into_iter()
+                .filter_map(|record| segment.get(number as u32, record));
             damaged.extend(hits.filter_map(|hit| check_blob(&key, &name, &hit.entry, whole).err()));
         }
         if damaged.is_empty() {
@@ -361,8 +387,14 @@ impl<'a> Check<'a> {
         let manifest = disk.manifest;
         let mut todo: Vec<(u8, u64, BlobId)> = manifest.root.iter().map(|r| (manifest.height(), 0, *r)).collect();
         while let Some(&(level, ..)) = todo.last() {
-            let same = todo.iter().rev().take(NODE_BATCH).take_while(|item| item.0 == level).count();
+            let same = todo
+                .iter()
+                .rev()
+                .take(NODE_BATCH)
+                .take_while(|item| item.0 == level)
+                .count();
             let mut batch = todo.split_off(todo.len() - same);
+            batch.reverse();
             batch.retain(|(_, _, id)| {
                 let findings = self.findings_of(id);
                 let whole = !self.bad_ids.contains_key(id);
@@ -371,11 +403,17 @@ impl<'a> Check<'a> {
             });
             let ids: Vec<BlobId> = batch.iter().map(|item| item.2).collect();
             // a batch that can't be read says no more than what was found already
-            let Ok(read) = self.repo.nodes(&ids).await else { continue };
+            let Ok(read) = self.repo.nodes(&ids).await else {
+                continue;
+            };
             for ((_, index, id), bytes) in batch.iter().zip(&read) {
                 if level == 0 {
-                    let Ok(leaf) = leaf_of(&manifest, *index, id, bytes) else { continue };
-                    leaf.chunks.iter().for_each(|chunk| concerned.extend(self.findings_of(&chunk.id)));
+                    let Ok(leaf) = leaf_of(&manifest, *index, id, bytes) else {
+                        continue;
+                    };
+                    leaf.chunks
+                        .iter()
+                        .for_each(|chunk| concerned.extend(self.findings_of(&chunk.id)));
                 } else if let Ok(children) = children_of(&manifest, level, *index, id, bytes) {
                     todo.extend(children.into_iter().rev().map(|(index, id)| (level - 1, index, id)));
                 }
@@ -397,15 +435,29 @@ fn check_pack(key: &[u8; 32], name: &PackName, whole: Bytes) -> Checked {
         Ok(entries) => entries,
         Err(error) => return Checked::Pack(whole, error),
     };
-    let damaged: Vec<_> = entries.iter().filter_map(|entry| check_blob(key, name, entry, &whole).err()).collect();
-    if damaged.is_empty() { Checked::Whole } else { Checked::Blobs(damaged) }
+    let damaged: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| check_blob(key, name, entry, &whole).err())
+        .collect();
+    if damaged.is_empty() {
+        Checked::Whole
+    } else {
+        Checked::Blobs(damaged)
+    }
 }
 
-fn check_blob(key: &[u8; 32], name: &PackName, entry: &Entry, whole: &Bytes) -> std::result::Result<(), (BlobId, RepoError)> {
+fn check_blob(
+    key: &[u8; 32],
+    name: &PackName,
+    entry: &Entry,
+    whole: &Bytes,
+) -> std::result::Result<(), (BlobId, RepoError)> {
     let (start, end) = (entry.offset as usize, entry.offset as usize + entry.stored as usize);
     if end > whole.len() {
         let error = RepoError::corrupt(name.key(), format!("ends before blob {}", entry.id)).at(start as u64);
         return Err((entry.id, error));
     }
-    open_blob(key, name, entry, whole.slice(start..end)).map(drop).map_err(|error| (entry.id, error))
+    open_blob(key, name, entry, whole.slice(start..end))
+        .map(drop)
+        .map_err(|error| (entry.id, error))
 }

@@ -80,9 +80,17 @@ impl Cutter {
     /// `Invalid` when the sizes are out of range or order.
     pub fn new(chunker: &Chunker) -> Result<Self> {
         let rule = match *chunker {
-            Chunker::Fastcdc { min_bytes, avg_bytes, max_bytes } => {
+            Chunker::Fastcdc {
+                min_bytes,
+                avg_bytes,
+                max_bytes,
+            } => {
                 check_fastcdc(min_bytes, avg_bytes, max_bytes)?;
-                Rule::Fastcdc(Box::new(Fastcdc::new(min_bytes as usize, avg_bytes as usize, max_bytes as usize)))
+                Rule::Fastcdc(Box::new(Fastcdc::new(
+                    min_bytes as usize,
+                    avg_bytes as usize,
+                    max_bytes as usize,
+                )))
             }
             Chunker::Fixed { chunk_bytes } => {
                 if chunk_bytes == 0 || !chunk_bytes.is_multiple_of(BLOCK_BYTES as u32) || chunk_bytes > CHUNK_BYTES_MAX
@@ -92,7 +100,9 @@ impl Cutter {
                          {CHUNK_BYTES_MAX}"
                     )));
                 }
-                Rule::Fixed { chunk_bytes: chunk_bytes as usize }
+                Rule::Fixed {
+                    chunk_bytes: chunk_bytes as usize,
+                }
             }
         };
         Ok(Self { rule })
@@ -147,13 +157,30 @@ impl Fastcdc {
         let (table, _) = v2020::get_gear_with_seed(0);
         let mut gear = [0; 256];
         gear.copy_from_slice(&table);
-        Self { min, avg, max, mask_s, mask_l, gear }
+        Self {
+            min,
+            avg,
+            max,
+            mask_s,
+            mask_l,
+            gear,
+        }
     }
 
     /// Length of the first chunk of `rest`, a segment from a cut point to its end.
     fn search(&self, rest: &[u8]) -> usize {
         let (mask_s, mask_l) = (self.mask_s, self.mask_l);
-        v2020::cut(rest, self.min, self.avg, self.max, mask_s, mask_l, mask_s << 1, mask_l << 1).1
+        v2020::cut(
+            rest,
+            self.min,
+            self.avg,
+            self.max,
+            mask_s,
+            mask_l,
+            mask_s << 1,
+            mask_l << 1,
+        )
+        .1
     }
 
     fn cut_segment<I: Copy + PartialEq>(
@@ -221,14 +248,19 @@ impl Fastcdc {
     /// that 64 bytes make it; a chunk's first `min` bytes don't count.
     fn is_cut_point(&self, rest: &[u8], place: usize) -> bool {
         let from = self.min.max((place + 1).saturating_sub(64));
-        let hash =
-            rest[from..=place].iter().fold(0_u64, |hash, b| (hash << 1).wrapping_add(self.gear[usize::from(*b)]));
+        let hash = rest[from..=place]
+            .iter()
+            .fold(0_u64, |hash, b| (hash << 1).wrapping_add(self.gear[usize::from(*b)]));
         hash & (if place < self.avg { self.mask_s } else { self.mask_l }) == 0
     }
 }
 
 fn push<I>(chunks: &mut Vec<LeafChunk<I>>, offset: usize, len: usize, id: I) {
-    chunks.push(LeafChunk { offset: offset as u32, len: len as u32, id });
+    chunks.push(LeafChunk {
+        offset: offset as u32,
+        len: len as u32,
+        id,
+    });
 }
 
 /// Calls `segment` for each run between holes, in order.
@@ -259,7 +291,9 @@ fn for_each_segment(leaf: LeafBytes<'_>, mut segment: impl FnMut(Range<usize>)) 
         let Some(start) = start else { continue };
         // Zeros before a gap belong to the hole; zeros before the leaf's end must be as many as anywhere.
         let end = match zeros {
-            Some(zeros) if run.end < leaf.bytes.len() || (run.end - zeros).div_ceil(BLOCK_BYTES) >= HOLE_BLOCKS => zeros,
+            Some(zeros) if run.end < leaf.bytes.len() || (run.end - zeros).div_ceil(BLOCK_BYTES) >= HOLE_BLOCKS => {
+                zeros
+            }
             _ => run.end,
         };
         if start < end {
@@ -278,9 +312,17 @@ fn is_zero(bytes: &[u8]) -> bool {
 fn check_fastcdc(min: u32, avg: u32, max: u32) -> Result<()> {
     let in_range = |value: u32, low: usize, high: usize| (low..=high).contains(&(value as usize));
     let wrong = if !in_range(min, v2020::MINIMUM_MIN, v2020::MINIMUM_MAX) {
-        format!("min_bytes = {min} must be {} to {}", v2020::MINIMUM_MIN, v2020::MINIMUM_MAX)
+        format!(
+            "min_bytes = {min} must be {} to {}",
+            v2020::MINIMUM_MIN,
+            v2020::MINIMUM_MAX
+        )
     } else if !in_range(avg, v2020::AVERAGE_MIN, v2020::AVERAGE_MAX) {
-        format!("avg_bytes = {avg} must be {} to {}", v2020::AVERAGE_MIN, v2020::AVERAGE_MAX)
+        format!(
+            "avg_bytes = {avg} must be {} to {}",
+            v2020::AVERAGE_MIN,
+            v2020::AVERAGE_MAX
+        )
     } else if !in_range(max, v2020::MAXIMUM_MIN, CHUNK_BYTES_MAX as usize) {
         format!("max_bytes = {max} must be {} to {CHUNK_BYTES_MAX}", v2020::MAXIMUM_MIN)
     } else if !(min <= avg && avg <= max) {

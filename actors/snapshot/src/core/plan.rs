@@ -146,6 +146,8 @@ pub struct Plan<K> {
     pub places: Vec<Place>,
     /// Every chunk that is needed, once, by id.
     pub ids: Vec<K>,
+    /// For each of `ids`, its length in bytes.
+    pub lens: Vec<u32>,
     /// For each of `ids`, where its source is ([`NO_SOURCE`]: nowhere on the disk).
     pub sources: Vec<u64>,
     /// The copying part.
@@ -259,9 +261,15 @@ impl<K: Key> Plan<K> {
         let fetches = self.fetches.iter().map(|fetch| {
             let places = self.fetch_places(fetch);
             let len = places.first().map_or(0, |p| self.place(*p).len);
-            Op::Fetch { id: self.id(fetch.id), len, to: places.iter().map(|p| self.place(*p).offset).collect() }
+            Op::Fetch {
+                id: self.id(fetch.id),
+                len,
+                to: places.iter().map(|p| self.place(*p).offset).collect(),
+            }
         });
-        steps.chain(fetches).chain(self.punches.iter().map(|range| Op::Punch { range: range.clone() }))
+        steps
+            .chain(fetches)
+            .chain(self.punches.iter().map(|range| Op::Punch { range: range.clone() }))
     }
 
     fn op(&self, step: Step) -> Op<K> {
@@ -269,21 +277,29 @@ impl<K: Key> Plan<K> {
             Step::Copy { place } => {
                 let place = self.place(place);
                 let from = self.sources[place.id as usize];
-                Op::Copy { from, to: place.offset, len: place.len, id: self.id(place.id) }
+                Op::Copy {
+                    from,
+                    to: place.offset,
+                    len: place.len,
+                    id: self.id(place.id),
+                }
             }
-            Step::Stage { id } => {
-                Op::Stage { from: self.sources[id as usize], len: self.staged_len(id), id: self.id(id), slot: id }
-            }
+            Step::Stage { id } => Op::Stage {
+                from: self.sources[id as usize],
+                len: self.lens[id as usize],
+                id: self.id(id),
+                slot: id,
+            },
             Step::WriteStaged { place, .. } => {
                 let place = self.place(place);
-                Op::WriteStaged { slot: place.id, to: place.offset, len: place.len, id: self.id(place.id) }
+                Op::WriteStaged {
+                    slot: place.id,
+                    to: place.offset,
+                    len: place.len,
+                    id: self.id(place.id),
+                }
             }
         }
-    }
-
-    /// The length of a staged chunk. Only for those who read plans: it looks for one of the chunk's places.
-    fn staged_len(&self, id: u32) -> u32 {
-        self.places.iter().find(|p| p.id == id).map_or(0, |p| p.len)
     }
 
     /// Sums.

@@ -43,7 +43,11 @@ struct User {
 impl Guard {
     /// A guard that looks below these roots and takes `own_pid` for itself.
     pub fn new(proc_root: PathBuf, sys_root: PathBuf, own_pid: u32) -> Self {
-        Self { proc_root, sys_root, own_pid }
+        Self {
+            proc_root,
+            sys_root,
+            own_pid,
+        }
     }
 
     /// Checks a disk that is to be overwritten. Call it before the writer opens the disk: its lock is looked for too.
@@ -78,10 +82,14 @@ impl Guard {
             return invalid(format!("{shown} is a directory, not a disk; nothing was changed"));
         }
         if kind.is_block_device() {
-            return invalid(format!("{shown} is a block device: those come in the next release; nothing was changed"));
+            return invalid(format!(
+                "{shown} is a block device: those come in the next release; nothing was changed"
+            ));
         }
         if !kind.is_file() {
-            return invalid(format!("{shown} is no regular file, so it is no disk; nothing was changed"));
+            return invalid(format!(
+                "{shown} is no regular file, so it is no disk; nothing was changed"
+            ));
         }
         if meta.len() != size_bytes {
             let len = meta.len();
@@ -106,23 +114,37 @@ impl Guard {
     fn loop_devices(&self, path: &Path, meta: &Metadata) -> Vec<User> {
         let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let mut users = Vec::new();
-        for name in names(&self.sys_root.join("block")).into_iter().filter(|n| n.starts_with("loop")) {
+        for name in names(&self.sys_root.join("block"))
+            .into_iter()
+            .filter(|n| n.starts_with("loop"))
+        {
             let device = self.sys_root.join("block").join(&name);
-            let Some(backing) = read_line(&device.join("loop/backing_file")) else { continue };
+            let Some(backing) = read_line(&device.join("loop/backing_file")) else {
+                continue;
+            };
             let backing = PathBuf::from(backing.strip_suffix(" (deleted)").unwrap_or(&backing));
             if !is_same(&backing, meta) && backing != canonical {
                 continue;
             }
-            let numbers = std::iter::once(device.join("dev"))
-                .chain(names(&device).into_iter().filter(|n| n.starts_with(&name)).map(|n| device.join(n).join("dev")));
-            let mounts: Vec<String> =
-                numbers.filter_map(|dev| read_line(&dev)).flat_map(|dev| self.mount_points(&dev)).collect();
+            let numbers = std::iter::once(device.join("dev")).chain(
+                names(&device)
+                    .into_iter()
+                    .filter(|n| n.starts_with(&name))
+                    .map(|n| device.join(n).join("dev")),
+            );
+            let mounts: Vec<String> = numbers
+                .filter_map(|dev| read_line(&dev))
+                .flat_map(|dev| self.mount_points(&dev))
+                .collect();
             users.push(match mounts.first() {
                 Some(at) => User {
                     what: format!("it backs /dev/{name}, which is mounted at {at}"),
                     hint: format!("umount {at} && losetup -d /dev/{name}"),
                 },
-                None => User { what: format!("it backs /dev/{name}"), hint: format!("losetup -d /dev/{name}") },
+                None => User {
+                    what: format!("it backs /dev/{name}"),
+                    hint: format!("losetup -d /dev/{name}"),
+                },
             });
         }
         users
@@ -137,18 +159,28 @@ impl Guard {
     fn mount_points(&self, numbers: &str) -> Vec<String> {
         let lines = self.mount_lines();
         let of_device = lines.iter().map(|line| line.split(' ').collect::<Vec<_>>());
-        of_device.filter(|fields| fields.get(2) == Some(&numbers)).filter_map(|f| f.get(4).map(|at| unescape(at))).collect()
+        of_device
+            .filter(|fields| fields.get(2) == Some(&numbers))
+            .filter_map(|f| f.get(4).map(|at| unescape(at)))
+            .collect()
     }
 
     /// A mount whose source is the file itself (file-backed mounts need no loop device since Linux 6.12).
     fn mounted(&self, meta: &Metadata) -> Vec<User> {
         let mut users = Vec::new();
         for line in self.mount_lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let Some(source) = right.split(' ').nth(1).filter(|s| s.starts_with('/')) else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(source) = right.split(' ').nth(1).filter(|s| s.starts_with('/')) else {
+                continue;
+            };
             if is_same(Path::new(&unescape(source)), meta) {
                 let at = unescape(left.split(' ').nth(4).unwrap_or("?"));
-                users.push(User { what: format!("it is mounted at {at}"), hint: format!("umount {at}") });
+                users.push(User {
+                    what: format!("it is mounted at {at}"),
+                    hint: format!("umount {at}"),
+                });
             }
         }
         users
@@ -156,9 +188,16 @@ impl Guard {
 
     fn swap(&self, path: &Path, meta: &Metadata) -> Option<User> {
         let text = std::fs::read_to_string(self.proc_root.join("swaps")).unwrap_or_default();
-        let mut files = text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(unescape);
+        let mut files = text
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().next())
+            .map(unescape);
         let file = files.find(|file| is_same(Path::new(file), meta))?;
-        Some(User { what: format!("the host swaps to it ({file})"), hint: format!("swapoff {}", path.display()) })
+        Some(User {
+            what: format!("the host swaps to it ({file})"),
+            hint: format!("swapoff {}", path.display()),
+        })
     }
 
     /// Other processes that have it open for writing.
@@ -170,7 +209,9 @@ impl Guard {
                 continue; // this process's own use is settled by the lock
             }
             let process = self.proc_root.join(&name);
-            let writes = names(&process.join("fd")).iter().any(|fd| self.is_writer(&process, fd, meta));
+            let writes = names(&process.join("fd"))
+                .iter()
+                .any(|fd| self.is_writer(&process, fd, meta));
             if writes {
                 users.push(self.process(pid, "has it open for writing"));
             }
@@ -201,7 +242,11 @@ impl Guard {
     /// Whoever holds a lock that excludes ours: `flock`, POSIX, or open file description.
     fn lock_holder(&self, path: &Path, meta: &Metadata) -> Result<Option<User>> {
         let open = |e: &std::io::Error| SnapshotError::io("open for writing disk", path.display(), e);
-        let file = File::options().read(true).write(true).open(path).map_err(|e| open(&e))?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| open(&e))?;
         let flocked = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let _ = rustix::fs::flock(&file, FlockOperation::Unlock); // closing the file does it too
@@ -215,14 +260,18 @@ impl Guard {
         // rustix's debug assertions refuse, so the call is left out where the list knows one.
         let asked = if listed.is_empty() {
             // A filesystem without such locks has no holder.
-            rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).ok().flatten()
+            rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock))
+                .ok()
+                .flatten()
         } else {
             None
         };
         if !flocked && asked.is_none() && listed.is_empty() {
             return Ok(None);
         }
-        let asked_pid = asked.and_then(|lock| lock.pid).and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+        let asked_pid = asked
+            .and_then(|lock| lock.pid)
+            .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
         let user = match asked_pid.or_else(|| listed.into_iter().flatten().next()) {
             Some(pid) => self.process(pid, "holds a lock on it"),
             None => User {
@@ -264,13 +313,22 @@ fn refuse(path: &Path, users: &[User]) -> Result<()> {
         0 => String::new(),
         n => format!("; and {n} more"),
     };
-    let why = format!("disk {} is in use: {}{more}; nothing was changed", path.display(), named.join("; "));
+    let why = format!(
+        "disk {} is in use: {}{more}; nothing was changed",
+        path.display(),
+        named.join("; ")
+    );
     Err(SnapshotError::new(Kind::Conflict, why).hint(first.hint.clone()))
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect();
     names.sort_unstable();
     names
 }
@@ -288,7 +346,10 @@ fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|c| std::str::from_utf8(c).ok());
+        let code = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|c| std::str::from_utf8(c).ok());
         match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
             Some(byte) => {
                 bytes.push(byte);

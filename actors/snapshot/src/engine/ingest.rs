@@ -40,7 +40,10 @@ impl Default for Options {
     /// A thread for each core.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads, window_leaves: 16 * threads }
+        Self {
+            threads,
+            window_leaves: 16 * threads,
+        }
     }
 }
 
@@ -57,7 +60,10 @@ pub struct Ingested {
 pub fn changed(path: &Path) -> SnapshotError {
     SnapshotError::new(
         Kind::Conflict,
-        format!("disk {} changed while it was read; no snapshot was recorded", path.display()),
+        format!(
+            "disk {} changed while it was read; no snapshot was recorded",
+            path.display()
+        ),
     )
     .hint("stop or freeze what writes to the disk (the VM), then take the snapshot again")
 }
@@ -95,7 +101,10 @@ pub fn ingest(
             builder: Builder::new(sink, size_bytes),
             next: 0,
             waiting: BTreeMap::new(),
-            moved: Moved { allocated_bytes, ..Moved::default() },
+            moved: Moved {
+                allocated_bytes,
+                ..Moved::default()
+            },
             error: None,
         }),
         merged: Condvar::new(),
@@ -117,7 +126,10 @@ pub fn ingest(
     if let Some(error) = merge.error {
         return Err(error);
     }
-    Ok(Ingested { manifest: merge.builder.finish()?, moved: merge.moved })
+    Ok(Ingested {
+        manifest: merge.builder.finish()?,
+        moved: merge.moved,
+    })
 }
 
 /// What the threads share.
@@ -158,7 +170,10 @@ struct StopOnPanic<'a, 'b>(&'a Work<'b>);
 impl Drop for StopOnPanic<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.stop(SnapshotError::new(Kind::Internal, "a reader thread panicked; no snapshot was recorded"));
+            self.0.stop(SnapshotError::new(
+                Kind::Internal,
+                "a reader thread panicked; no snapshot was recorded",
+            ));
         }
     }
 }
@@ -166,7 +181,10 @@ impl Drop for StopOnPanic<'_, '_> {
 impl<'a> Work<'a> {
     fn run(&self) {
         let _guard = StopOnPanic(self);
-        let mut scratch = Scratch { bytes: vec![0; LEAF_SPAN_BYTES as usize], chunks: Vec::new() };
+        let mut scratch = Scratch {
+            bytes: vec![0; LEAF_SPAN_BYTES as usize],
+            chunks: Vec::new(),
+        };
         while !self.stopped.load(Ordering::Acquire) {
             let done = self.progress.check().and_then(|()| {
                 let task = lock(&self.feed).next()?;
@@ -199,9 +217,14 @@ impl<'a> Work<'a> {
             self.disk.read_at(&mut bytes[run.clone()], start + run.start as u64)?;
             moved.read_bytes += run.len() as u64;
         }
-        let leaf = LeafBytes { bytes, runs: &task.runs };
+        let leaf = LeafBytes {
+            bytes,
+            runs: &task.runs,
+        };
         scratch.chunks.clear();
-        let stats = self.cutter.cut(leaf, &task.old, |raw| self.sink.id_of(raw), &mut scratch.chunks);
+        let stats = self
+            .cutter
+            .cut(leaf, &task.old, |raw| self.sink.id_of(raw), &mut scratch.chunks);
         moved.zero_bytes = moved.read_bytes - stats.chunk_bytes;
         moved.hashed_bytes = stats.hashed_bytes;
         moved.recut_bytes = stats.recut_bytes;
@@ -214,7 +237,11 @@ impl<'a> Work<'a> {
                 moved.stored_bytes += u64::from(stored_bytes);
             }
         }
-        let to_ref = |c: &LeafChunk<BlobId>| ChunkRef { offset: start + u64::from(c.offset), len: c.len, id: c.id };
+        let to_ref = |c: &LeafChunk<BlobId>| ChunkRef {
+            offset: start + u64::from(c.offset),
+            len: c.len,
+            id: c.id,
+        };
         let chunks = scratch.chunks.iter().map(to_ref).collect();
         self.merge(task, chunks, moved)?;
         self.progress.add(moved.read_bytes);

@@ -123,16 +123,25 @@ pub struct Journals {
 impl Journals {
     /// Those in this state directory, which exists; the journals' own directory is made when it is first needed.
     pub fn new(state_directory: &Path) -> Self {
-        Self { directory: state_directory.join(DIRECTORY) }
+        Self {
+            directory: state_directory.join(DIRECTORY),
+        }
     }
 
     fn path(&self, vm: &str, disk: &str) -> PathBuf {
         let whole = blake3::hash(format!("{vm}\0{disk}").as_bytes()).to_hex();
         let part = |name: &str| -> String {
-            let fine = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+            let fine = |c: char| {
+                if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                    c
+                } else {
+                    '_'
+                }
+            };
             name.chars().map(fine).take(60).collect()
         };
-        self.directory.join(format!("{}@{}-{}.json", part(vm), part(disk), &whole[..8]))
+        self.directory
+            .join(format!("{}@{}-{}.json", part(vm), part(disk), &whole[..8]))
     }
 
     /// The unfinished restore of a VM's disk.
@@ -146,7 +155,11 @@ impl Journals {
             let whose = format!("it is that of disk {} of {}", record.intent.disk, record.intent.vm);
             return Err(damaged(&path, &whose));
         }
-        Ok(Some(Journal { path, record }))
+        Ok(Some(Journal {
+            path,
+            record,
+            fresh: false,
+        }))
     }
 
     /// All unfinished restores, by file name; a damaged one is an error in its place and doesn't hide others.
@@ -172,7 +185,13 @@ impl Journals {
             }
         }
         paths.sort_unstable();
-        let journal = |path: PathBuf| Some(read(&path).transpose()?.map(|record| Journal { path, record }));
+        let journal = |path: PathBuf| {
+            Some(read(&path).transpose()?.map(|record| Journal {
+                path,
+                record,
+                fresh: false,
+            }))
+        };
         Ok(paths.into_iter().filter_map(journal).collect())
     }
 
@@ -196,9 +215,18 @@ impl Journals {
             return Err(old.conflict());
         }
         self.make_directory()?;
-        let record =
-            Record { intent, direction: Direction::Forward, phase: Phase::Copy, checkpoint: 0, plan: String::new() };
-        let journal = Journal { path, record };
+        let record = Record {
+            intent,
+            direction: Direction::Forward,
+            phase: Phase::Copy,
+            checkpoint: 0,
+            plan: String::new(),
+        };
+        let journal = Journal {
+            path,
+            record,
+            fresh: true,
+        };
         journal.write()?;
         Ok(journal)
     }
@@ -221,6 +249,8 @@ impl Journals {
 pub struct Journal {
     path: PathBuf,
     record: Record,
+    /// Made by this value's maker; nothing was written to the disk for it yet.
+    fresh: bool,
 }
 
 impl Journal {
@@ -234,9 +264,22 @@ impl Journal {
         &self.path
     }
 
+    /// True the first time, when this journal was created by this very value: the disk is then as its common snapshot
+    /// says. False for any other: the disk may be a mixture.
+    pub(crate) fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
     /// The error for whoever wants to begin something else with this disk.
     pub fn conflict(&self) -> SnapshotError {
-        let Intent { restore, vm, disk, path, started_at, .. } = &self.record.intent;
+        let Intent {
+            restore,
+            vm,
+            disk,
+            path,
+            started_at,
+            ..
+        } = &self.record.intent;
         let why = format!(
             "disk {disk} of {vm} ({}) has an unfinished restore {restore} of {started_at}; nothing was changed",
             path.display()
@@ -288,6 +331,7 @@ impl Journal {
         if self.record.direction == direction {
             return Ok(());
         }
+        self.fresh = false;
         let before = self.record.clone();
         self.record.direction = direction;
         self.record.phase = Phase::Copy;
@@ -306,7 +350,8 @@ impl Journal {
     }
 
     fn write(&self) -> Result<()> {
-        let internal = |e: serde_json::Error| SnapshotError::new(Kind::Internal, format!("can't encode a journal: {e}"));
+        let internal =
+            |e: serde_json::Error| SnapshotError::new(Kind::Internal, format!("can't encode a journal: {e}"));
         let mut body = serde_json::to_vec_pretty(&self.record).map_err(internal)?;
         body.push(b'\n');
         let mut bytes = head(&body).into_bytes();
@@ -314,7 +359,10 @@ impl Journal {
         let temporary = self.path.with_extension("json.tmp");
         let fail = |e: std::io::Error| {
             let e = SnapshotError::io("write journal", temporary.display(), &e);
-            SnapshotError { message: format!("{}; no byte of the disk was written since the last journal", e.message), ..e }
+            SnapshotError {
+                message: format!("{}; no byte of the disk was written since the last journal", e.message),
+                ..e
+            }
         };
         let mut file = File::create(&temporary).map_err(fail)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
@@ -328,12 +376,18 @@ impl Record {
     /// What to type to bring an unfinished restore to an end.
     pub fn way_on(&self) -> String {
         let Intent { vm, target, .. } = &self.intent;
-        format!("windlass restore --vm {vm} --to {} goes on with it; windlass restore --vm {vm} --undo goes back", target.snapshot)
+        format!(
+            "windlass restore --vm {vm} --to {} goes on with it; windlass restore --vm {vm} --undo goes back",
+            target.snapshot
+        )
     }
 }
 
 fn head(body: &[u8]) -> String {
-    format!("windlass restore-journal v{JOURNAL_VERSION} blake3={}\n", blake3::hash(body).to_hex())
+    format!(
+        "windlass restore-journal v{JOURNAL_VERSION} blake3={}\n",
+        blake3::hash(body).to_hex()
+    )
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -341,7 +395,9 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| SnapshotError::io("make durable directory", path.display(), &e))
+    File::open(path)
+        .and_then(|d| d.sync_all())
+        .map_err(|e| SnapshotError::io("make durable directory", path.display(), &e))
 }
 
 fn damaged(path: &Path, why: &str) -> SnapshotError {
@@ -368,22 +424,33 @@ fn read(path: &Path) -> Result<Option<Record>> {
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Record> {
-    let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| damaged(path, "it has no first line"))?;
+    let end = bytes
+        .iter()
+        .position(|b| *b == b'\n')
+        .ok_or_else(|| damaged(path, "it has no first line"))?;
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged(path, "its first line is no text"))?;
     let body = &bytes[end + 1..];
-    let rest = line.strip_prefix("windlass restore-journal v").ok_or_else(|| damaged(path, "its first line says something else"))?;
-    let (version, sum) = rest.split_once(" blake3=").ok_or_else(|| damaged(path, "its first line has no checksum"))?;
+    let rest = line
+        .strip_prefix("windlass restore-journal v")
+        .ok_or_else(|| damaged(path, "its first line says something else"))?;
+    let (version, sum) = rest
+        .split_once(" blake3=")
+        .ok_or_else(|| damaged(path, "its first line has no checksum"))?;
     // Every version keeps the first line, so damage is told from a newer version.
     if sum != blake3::hash(body).to_hex().as_str() {
         return Err(damaged(path, "its bytes don't match its checksum"));
     }
-    let version: u32 = version.parse().map_err(|_| damaged(path, "its first line has no version"))?;
+    let version: u32 = version
+        .parse()
+        .map_err(|_| damaged(path, "its first line has no version"))?;
     if version > JOURNAL_VERSION {
         let why = format!(
             "the journal {} of an unfinished restore has version {version}; this windlass knows {JOURNAL_VERSION}; nothing was changed",
             path.display()
         );
-        return Err(SnapshotError::new(Kind::Invalid, why).hint("use the windlass that began the restore, or a newer one"));
+        return Err(
+            SnapshotError::new(Kind::Invalid, why).hint("use the windlass that began the restore, or a newer one")
+        );
     }
     serde_json::from_slice(body).map_err(|e| damaged(path, &e.to_string()))
 }

@@ -57,7 +57,10 @@ impl RawDisk {
             Ok(()) => Ok(disk),
             Err(Errno::WOULDBLOCK) => Err(SnapshotError::new(
                 Kind::Conflict,
-                format!("disk {} is locked by another process; nothing was changed", path.display()),
+                format!(
+                    "disk {} is locked by another process; nothing was changed",
+                    path.display()
+                ),
             )
             .hint(format!("fuser -v {}", path.display()))),
             Err(error) => Err(SnapshotError::io("lock disk", path.display(), &error.into())),
@@ -74,7 +77,9 @@ impl RawDisk {
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
             .open(path)
             .map_err(|e| SnapshotError::io("open disk", path.display(), &e))?;
-        let meta = file.metadata().map_err(|e| SnapshotError::io("read attributes of disk", path.display(), &e))?;
+        let meta = file
+            .metadata()
+            .map_err(|e| SnapshotError::io("read attributes of disk", path.display(), &e))?;
         check_type(path, &meta)?;
         if meta.len() == 0 {
             return Err(SnapshotError::new(
@@ -82,7 +87,13 @@ impl RawDisk {
                 format!("{} is empty: a disk has at least one byte", path.display()),
             ));
         }
-        Ok(Self { path: path.into(), file, size_bytes: meta.len(), writable, direct: OnceLock::new() })
+        Ok(Self {
+            path: path.into(),
+            file,
+            size_bytes: meta.len(),
+            writable,
+            direct: OnceLock::new(),
+        })
     }
 
     fn error(&self, what: &str, error: &std::io::Error) -> SnapshotError {
@@ -94,7 +105,10 @@ impl RawDisk {
         if !self.writable {
             return Err(SnapshotError::new(
                 Kind::Internal,
-                format!("disk {} was opened for reading and can't be written", self.path.display()),
+                format!(
+                    "disk {} was opened for reading and can't be written",
+                    self.path.display()
+                ),
             ));
         }
         if range.start > range.end || range.end > self.size_bytes {
@@ -158,7 +172,9 @@ impl RawDisk {
             let at = offset + done as u64;
             let skip = (at % DIRECT_ALIGN_BYTES as u64) as usize;
             let aligned = space.bytes();
-            let want = (skip + buffer.len() - done).next_multiple_of(DIRECT_ALIGN_BYTES).min(aligned.len());
+            let want = (skip + buffer.len() - done)
+                .next_multiple_of(DIRECT_ALIGN_BYTES)
+                .min(aligned.len());
             let got = match file.read_at(&mut aligned[..want], at - skip as u64) {
                 Ok(got) => got,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -178,7 +194,11 @@ impl RawDisk {
     fn shrunk(&self) -> SnapshotError {
         SnapshotError::new(
             Kind::Conflict,
-            format!("disk {} of {} bytes became shorter while it was read", self.path.display(), self.size_bytes),
+            format!(
+                "disk {} of {} bytes became shorter while it was read",
+                self.path.display(),
+                self.size_bytes
+            ),
         )
     }
 }
@@ -197,7 +217,10 @@ impl DiskRead for RawDisk {
     }
 
     fn allocated_bytes(&self) -> Result<u64> {
-        let meta = self.file.metadata().map_err(|e| self.error("read attributes of disk", &e))?;
+        let meta = self
+            .file
+            .metadata()
+            .map_err(|e| self.error("read attributes of disk", &e))?;
         Ok(meta.blocks() * 512) // st_blocks counts units of 512 bytes on every filesystem
     }
 
@@ -205,24 +228,34 @@ impl DiskRead for RawDisk {
         if offset >= self.size_bytes {
             return Ok(None);
         }
-        let Some(start) = self.seek(SeekFrom::Data(offset))? else { return Ok(None) };
+        let Some(start) = self.seek(SeekFrom::Data(offset))? else {
+            return Ok(None);
+        };
         if start >= self.size_bytes {
             return Ok(None);
         }
         // No hole after it only when the file was cut short in between; the reader will notice.
-        let end = self.seek(SeekFrom::Hole(start))?.unwrap_or(self.size_bytes).min(self.size_bytes);
+        let end = self
+            .seek(SeekFrom::Hole(start))?
+            .unwrap_or(self.size_bytes)
+            .min(self.size_bytes);
         Ok(Some(start..end.max(start + 1)))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.shrunk(),
-            _ => self.error("read disk", &error),
-        })
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => self.shrunk(),
+                _ => self.error("read disk", &error),
+            })
     }
 
     fn fingerprint(&self) -> Result<Fingerprint> {
-        let meta = self.file.metadata().map_err(|e| self.error("read attributes of disk", &e))?;
+        let meta = self
+            .file
+            .metadata()
+            .map_err(|e| self.error("read attributes of disk", &e))?;
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Ok(Fingerprint {
             size_bytes: meta.len(),
@@ -236,7 +269,9 @@ impl DiskRead for RawDisk {
 impl DiskWrite for RawDisk {
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_write(&(offset..offset.saturating_add(data.len() as u64)))?;
-        self.file.write_all_at(data, offset).map_err(|e| self.error("write disk", &e))
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|e| self.error("write disk", &e))
     }
 
     fn punch(&self, range: Range<u64>) -> Result<()> {
@@ -258,7 +293,9 @@ impl DiskWrite for RawDisk {
     /// A failure must not be tried again: the kernel may have dropped the pages that it could not write, and the next
     /// call then succeeds without them. Read back, or write anew.
     fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| self.error("make durable the writes to disk", &e))
+        self.file
+            .sync_data()
+            .map_err(|e| self.error("make durable the writes to disk", &e))
     }
 
     /// Drops the clean pages of the run from the page cache, then reads with `O_DIRECT`; where that is refused, the
@@ -273,7 +310,11 @@ impl DiskWrite for RawDisk {
         // Advice: a refusal changes nothing for the direct read. It is needed for filesystems whose direct reads may
         // be answered from the cache (btrfs with compressed extents).
         let _ = rustix::fs::fadvise(&self.file, start, NonZeroU64::new(len), Advice::DontNeed);
-        if self.read_direct(buffer, offset)? { Ok(()) } else { self.read_at(buffer, offset) }
+        if self.read_direct(buffer, offset)? {
+            Ok(())
+        } else {
+            self.read_at(buffer, offset)
+        }
     }
 }
 
@@ -290,7 +331,11 @@ impl AlignedBuffer {
         let len = (len - len % DIRECT_ALIGN_BYTES).max(DIRECT_ALIGN_BYTES);
         let memory = vec![0; len + DIRECT_ALIGN_BYTES];
         let past = memory.as_ptr().addr() % DIRECT_ALIGN_BYTES;
-        Self { memory, start: (DIRECT_ALIGN_BYTES - past) % DIRECT_ALIGN_BYTES, len }
+        Self {
+            memory,
+            start: (DIRECT_ALIGN_BYTES - past) % DIRECT_ALIGN_BYTES,
+            len,
+        }
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -305,7 +350,10 @@ fn check_type(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     } else if kind.is_block_device() {
         return Err(SnapshotError::new(
             Kind::Invalid,
-            format!("{} is a block device: those come in the next release; disks are raw files here", path.display()),
+            format!(
+                "{} is a block device: those come in the next release; disks are raw files here",
+                path.display()
+            ),
         ));
     } else if kind.is_dir() {
         "a directory"
@@ -316,7 +364,10 @@ fn check_type(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
     } else {
         "a character device"
     };
-    Err(SnapshotError::new(Kind::Invalid, format!("{} is {what}, not a disk: a raw file is needed", path.display())))
+    Err(SnapshotError::new(
+        Kind::Invalid,
+        format!("{} is {what}, not a disk: a raw file is needed", path.display()),
+    ))
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use repo::{BlobKind, BlobRef, BlobSink, DiskEntry, NodeSource, Repo, Session, SnapshotDoc, SnapshotDraft};
+use repo::{BlobKind, BlobRef, BlobSink, DiskEntry, ManifestRef, NodeSource, Repo, Session, SnapshotDoc, SnapshotDraft};
 use tokio::runtime::Handle;
 use wire::snapshot::{SnapshotCreate, SnapshotInfo, SnapshotKind};
 
 use super::{Tools, blocking, record};
 use crate::core::request::{self, NamedDisk};
 use crate::engine::ingest::{self, Ingested};
+use crate::engine::journal::Journals;
 use crate::engine::progress::Progress;
 use crate::engine::raw::RawDisk;
 use crate::port::{DiskRead, Fingerprint};
@@ -26,6 +27,8 @@ pub(super) struct Capture {
     pub held_until: Option<String>,
     pub disks: Vec<(NamedDisk, Arc<dyn DiskRead>)>,
     pub definition: Option<Vec<u8>>,
+    /// States that make a snapshot pointless: when the disks equal these, none is kept.
+    pub unless_equal: Option<Vec<ManifestRef>>,
 }
 
 /// `windlass snapshot create`.
@@ -34,11 +37,12 @@ pub(super) struct Capture {
 /// Nothing is visible in the repository then.
 pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progress>) -> Result<SnapshotInfo> {
     let named = request::name_disks(&request.vm, &request.disks)?;
-    let definition_path = request.definition.clone();
+    let (journals, definition_path) = (Journals::new(&tools.state_dir), request.definition.clone());
     let (disks, definition) = blocking(move || {
         let mut disks: Vec<(NamedDisk, Arc<dyn DiskRead>)> = Vec::new();
         for disk in named {
             let open = RawDisk::open_read(Path::new(&disk.path))?;
+            refuse_unfinished(&journals, &open)?;
             disks.push((disk, Arc::new(open)));
         }
         let definition = definition_path.map(|path| read_definition(&path)).transpose()?;
@@ -46,10 +50,20 @@ pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progr
     })
     .await?;
     let repo = tools.repos.open(request.repo.as_deref()).await?;
-    let capture_of = Capture { vm: request.vm, kind: SnapshotKind::User, held_until: None, disks, definition };
-    let doc = capture(tools, &repo, capture_of, progress).await?;
+    let capture_of = Capture { vm: request.vm, kind: SnapshotKind::User, held_until: None, disks, definition, unless_equal: None };
+    let doc = capture(tools, &repo, capture_of, progress)
+        .await?
+        .ok_or_else(|| SnapshotError::new(Kind::Internal, "a snapshot that was asked for was not kept"))?;
     record::equal_now(tools, &repo, &doc).await;
     Ok(doc.info())
+}
+
+/// A disk in the middle of a restore is neither one state nor the other.
+fn refuse_unfinished(journals: &Journals, disk: &RawDisk) -> Result<()> {
+    match journals.touching(disk.path(), disk.fingerprint()?.identity)?.first() {
+        Some(unfinished) => Err(unfinished.conflict()),
+        None => Ok(()),
+    }
 }
 
 fn read_definition(path: &str) -> Result<Vec<u8>> {
@@ -69,13 +83,19 @@ fn read_definition(path: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts all disks of a VM into `repo` as one snapshot. It is durable and visible when this returns, or not visible at all.
-pub(super) async fn capture(tools: &Tools, repo: &Repo, what: Capture, progress: &Arc<Progress>) -> Result<SnapshotDoc> {
+/// Puts all disks of a VM into `repo` as one snapshot. It is durable and visible when this returns, or not visible at all. `None` when
+/// [`Capture::unless_equal`] says that none is wanted.
+pub(super) async fn capture(tools: &Tools, repo: &Repo, what: Capture, progress: &Arc<Progress>) -> Result<Option<SnapshotDoc>> {
     let began_ms = tools.clock.monotonic_ms();
     let before: Vec<Fingerprint> = what.disks.iter().map(|(_, d)| d.fingerprint()).collect::<Result<_>>()?;
     let session = repo.begin(tools.session_limits.clone()).await?;
     match fill(tools, repo, &session, &what, &before, progress).await {
         Ok((disks, definition)) => {
+            let equal = |all: &Vec<ManifestRef>| disks.iter().map(|d| d.manifest).eq(all.iter().copied());
+            if what.unless_equal.as_ref().is_some_and(equal) {
+                session.abandon().await;
+                return Ok(None);
+            }
             progress.check()?;
             let now_ms = tools.clock.now_ms();
             let draft = SnapshotDraft {
@@ -89,7 +109,7 @@ pub(super) async fn capture(tools: &Tools, repo: &Repo, what: Capture, progress:
                 definition,
                 took_s: seconds(tools.clock.monotonic_ms().saturating_sub(began_ms)),
             };
-            Ok(session.finish(draft).await?)
+            Ok(Some(session.finish(draft).await?))
         }
         Err(error) => {
             session.abandon().await;

@@ -13,6 +13,7 @@ use wire::snapshot::{
 use super::Tools;
 use crate::core::ranges;
 use crate::core::request;
+use crate::engine::journal::Journals;
 use crate::{Kind, Result, SnapshotError};
 
 /// Ranges that a report lists; the counts are complete.
@@ -81,6 +82,17 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
     }
     let doc = find(&repo, None, &request.id).await?;
     let id = doc.id.to_string();
+    for journal in Journals::new(&tools.state_dir).list()? {
+        let journal = journal?;
+        let intent = &journal.record().intent;
+        if intent.target.snapshot == id || intent.common.snapshot == id {
+            return Err(SnapshotError::new(
+                Kind::Conflict,
+                format!("snapshot {id} is needed by the unfinished restore of VM {} on this host; nothing was changed", intent.vm),
+            )
+            .hint(journal.record().way_on()));
+        }
+    }
     let gone = repo.forget(&doc.id, request.force, &runtime::rfc3339(tools.clock.now_ms())).await?;
     Ok(Forgotten { id, vm: gone.vm })
 }

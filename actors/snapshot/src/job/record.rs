@@ -4,9 +4,11 @@
 use bytes::Bytes;
 use repo::{ManifestRef, Repo, SnapshotDoc};
 use serde::{Deserialize, Serialize};
-use state::Key;
+use state::{Key, Prefix};
 
 use super::Tools;
+use crate::engine::journal::{Direction, Record};
+use crate::{Kind, Result, SnapshotError};
 
 /// Value of `snapshot/disks/<vm>/<disk>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,23 +20,65 @@ struct LastEqual {
 
 const VERSION: u32 = 1;
 
-fn key(vm: &str, disk: &str) -> Option<Key> {
-    Key::new(&format!("snapshot/disks/{vm}/{disk}")).ok()
+/// Value of `snapshot/undo/<vm>/<disk>`: the way back of the disk's last restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WayBack {
+    version: u32,
+    repository: String,
+    pub disk: String,
+    pub path: String,
+    /// The snapshot of what the restore replaced.
+    pub common: String,
+}
+
+const WAYS_BACK_MAX: usize = wire::snapshot::DISKS_MAX * 4;
+
+fn key(kind: &str, vm: &str, disk: &str) -> Option<Key> {
+    Key::new(format!("snapshot/{kind}/{vm}/{disk}")).ok()
+}
+
+async fn keep(tools: &Tools, key: Option<Key>, value: &impl Serialize) {
+    let (Some(key), Ok(value)) = (key, serde_json::to_vec(value)) else { return };
+    if let Err(error) = tools.state.put(&key, Bytes::from(value)).await {
+        tracing::warn!(key = key.as_str(), %error, "a record was not kept; the repository serves in its place");
+    }
+}
+
+/// Records what a finished restore left: what the disk equals, and for one that went forward the way back.
+pub(super) async fn restored(tools: &Tools, record: &Record) {
+    let intent = &record.intent;
+    let (now, _) = record.to_and_from();
+    let equals = LastEqual { version: VERSION, repository: intent.repo_id.clone(), snapshot: now.snapshot.clone() };
+    keep(tools, key("disks", &intent.vm, &intent.disk), &equals).await;
+    if record.direction == Direction::Forward {
+        let back = WayBack {
+            version: VERSION,
+            repository: intent.repo_id.clone(),
+            disk: intent.disk.clone(),
+            path: intent.path.display().to_string(),
+            common: intent.common.snapshot.clone(),
+        };
+        keep(tools, key("undo", &intent.vm, &intent.disk), &back).await;
+    }
+}
+
+/// The ways back of a VM's last restores from this repository, one for each disk.
+pub(super) async fn ways_back(tools: &Tools, repo: &Repo, vm: &str) -> Result<Vec<WayBack>> {
+    let unreadable = |e: state::StateError| {
+        SnapshotError::new(Kind::Unavailable, format!("can't read the way back of VM {vm}: {e}; nothing was changed"))
+    };
+    let below = Key::new(format!("snapshot/undo/{vm}")).map_err(unreadable)?;
+    let entries = tools.state.list(&Prefix::below(&below), None, WAYS_BACK_MAX).await.map_err(unreadable)?;
+    let ours = |back: &WayBack| back.version == VERSION && back.repository == repo.config().id.to_string();
+    Ok(entries.iter().filter_map(|e| serde_json::from_slice(&e.value).ok()).filter(ours).collect())
 }
 
 /// Records that every disk of `doc` now equals it. A failure costs the next scan its head start and nothing else.
 pub(super) async fn equal_now(tools: &Tools, repo: &Repo, doc: &SnapshotDoc) {
+    let repository = repo.config().id.to_string();
     for disk in &doc.disks {
-        equal(tools, repo, &doc.vm, &disk.name, &doc.id.to_string()).await;
-    }
-}
-
-/// Records that one disk now equals `snapshot`.
-pub(super) async fn equal(tools: &Tools, repo: &Repo, vm: &str, disk: &str, snapshot: &str) {
-    let record = LastEqual { version: VERSION, repository: repo.config().id.to_string(), snapshot: snapshot.to_owned() };
-    let (Some(key), Ok(value)) = (key(vm, disk), serde_json::to_vec(&record)) else { return };
-    if let Err(error) = tools.state.put(&key, Bytes::from(value)).await {
-        tracing::warn!(vm, disk, %error, "could not record which snapshot the disk equals; the next scan will be slower");
+        let equals = LastEqual { version: VERSION, repository: repository.clone(), snapshot: doc.id.to_string() };
+        keep(tools, key("disks", &doc.vm, &disk.name), &equals).await;
     }
 }
 
@@ -54,7 +98,7 @@ pub(super) async fn base(tools: &Tools, repo: &Repo, vm: &str, disk: &str, size_
 }
 
 async fn last_equal(tools: &Tools, repo: &Repo, vm: &str, disk: &str) -> Option<String> {
-    let entry = tools.state.get(&key(vm, disk)?).await.ok()??;
+    let entry = tools.state.get(&key("disks", vm, disk)?).await.ok()??;
     let record: LastEqual = serde_json::from_slice(&entry.value).ok()?;
     (record.version == VERSION && record.repository == repo.config().id.to_string()).then_some(record.snapshot)
 }

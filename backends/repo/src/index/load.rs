@@ -35,7 +35,10 @@ pub(crate) async fn write_segment(store: &Arc<dyn Store>, packs: Vec<(PackSize, 
 /// Opens the segment `object`, mapped when the store is a local directory.
 pub(crate) async fn load_segment(store: &Arc<dyn Store>, object: String, size_bytes: u64) -> Result<Segment> {
     if size_bytes > SEGMENT_BYTES_MAX {
-        return Err(RepoError::corrupt(object, format!("an index segment of {size_bytes} bytes")));
+        return Err(RepoError::corrupt(
+            object,
+            format!("an index segment of {size_bytes} bytes"),
+        ));
     }
     open(store, object, None).await
 }
@@ -45,7 +48,11 @@ async fn open(store: &Arc<dyn Store>, object: String, bytes: Option<Bytes>) -> R
     let bytes = match (&local, bytes) {
         (Some(_), _) => None,
         (None, Some(bytes)) => Some(bytes),
-        (None, None) => Some(io::get(store, &object, SEGMENT_BYTES_MAX).await.map_err(RepoError::of_referenced)?),
+        (None, None) => Some(
+            io::get(store, &object, SEGMENT_BYTES_MAX)
+                .await
+                .map_err(RepoError::of_referenced)?,
+        ),
     };
     tokio::task::spawn_blocking(move || {
         let named = object.clone();

@@ -39,7 +39,11 @@ impl<'a> Builder<'a> {
     pub fn leaf(&mut self, index: u64, chunks: &[ChunkRef]) -> Result<()> {
         self.manifest.check()?;
         if index < self.next_leaf || index >= self.manifest.leaf_count() {
-            let why = format!("leaf {index} of {} came where {} was next", self.manifest.leaf_count(), self.next_leaf);
+            let why = format!(
+                "leaf {index} of {} came where {} was next",
+                self.manifest.leaf_count(),
+                self.next_leaf
+            );
             return Err(RepoError::invalid("manifest", why));
         }
         self.next_leaf = index + 1;
@@ -82,7 +86,10 @@ impl<'a> Builder<'a> {
             self.open[at].0 = parent;
         }
         self.open[at].1.push(((index % FANOUT as u64) as usize, id));
-        debug_assert!(parent < leaves_below(self.height - level).max(1), "node within the tree");
+        debug_assert!(
+            parent < leaves_below(self.height - level).max(1),
+            "node within the tree"
+        );
         Ok(())
     }
 

@@ -51,7 +51,14 @@ impl Stream for Diff {
 pub fn diff(a_nodes: Arc<dyn NodeSource>, a: ManifestRef, b_nodes: Arc<dyn NodeSource>, b: ManifestRef) -> Diff {
     let nodes_read = Arc::new(AtomicU64::new(0));
     let (send, receive) = mpsc::channel(1);
-    let mut sides = Sides { a_nodes, a, b_nodes, b, nodes_read: nodes_read.clone(), todo: VecDeque::new() };
+    let mut sides = Sides {
+        a_nodes,
+        a,
+        b_nodes,
+        b,
+        nodes_read: nodes_read.clone(),
+        todo: VecDeque::new(),
+    };
     tokio::spawn(async move {
         if let Err(e) = sides.start() {
             let _ = send.send(Err(e)).await;
@@ -64,7 +71,10 @@ pub fn diff(a_nodes: Arc<dyn NodeSource>, a: ManifestRef, b_nodes: Arc<dyn NodeS
             }
         }
     });
-    Diff { pairs: flatten(receive), nodes_read }
+    Diff {
+        pairs: flatten(receive),
+        nodes_read,
+    }
 }
 
 /// Pairs of inner nodes read at once: each brings up to 64 pairs, so this bounds what waits.
@@ -104,7 +114,12 @@ impl Sides {
         let root = |m: &ManifestRef| m.root.map(|id| Place { level: m.height(), id });
         let (a, b) = (root(&self.a), root(&self.b));
         if a != b {
-            self.todo.push_back(Pair { level: self.a.height().max(self.b.height()), index: 0, a, b });
+            self.todo.push_back(Pair {
+                level: self.a.height().max(self.b.height()),
+                index: 0,
+                a,
+                b,
+            });
         }
         Ok(())
     }
@@ -113,21 +128,36 @@ impl Sides {
     async fn next(&mut self) -> Result<Option<Vec<LeafPair>>> {
         while let Some(&Pair { level, .. }) = self.todo.front() {
             let most = if level == 0 { LEAF_BATCH } else { INNER_BATCH };
-            let same = self.todo.iter().take(most).take_while(|pair| pair.level == level).count();
+            let same = self
+                .todo
+                .iter()
+                .take(most)
+                .take_while(|pair| pair.level == level)
+                .count();
             let batch: Vec<Pair> = self.todo.drain(..same).collect();
             let ids = |side: fn(&Pair) -> Option<Place>| -> Vec<BlobId> {
-                batch.iter().filter_map(side).filter(|place| place.level == level).map(|place| place.id).collect()
+                batch
+                    .iter()
+                    .filter_map(side)
+                    .filter(|place| place.level == level)
+                    .map(|place| place.id)
+                    .collect()
             };
             let (a_ids, b_ids) = (ids(|p| p.a), ids(|p| p.b));
             let (a_read, b_read) = futures::join!(self.a_nodes.nodes(&a_ids), self.b_nodes.nodes(&b_ids));
             let (mut a_read, mut b_read) = (a_read?.into_iter(), b_read?.into_iter());
-            self.nodes_read.fetch_add((a_ids.len() + b_ids.len()) as u64, Ordering::Relaxed);
+            self.nodes_read
+                .fetch_add((a_ids.len() + b_ids.len()) as u64, Ordering::Relaxed);
             if level == 0 {
                 let mut pairs = Vec::with_capacity(same);
                 for pair in &batch {
                     let a = chunks(&self.a, pair.index, pair.a, &mut a_read)?;
                     let b = chunks(&self.b, pair.index, pair.b, &mut b_read)?;
-                    pairs.push(LeafPair { index: pair.index, a, b });
+                    pairs.push(LeafPair {
+                        index: pair.index,
+                        a,
+                        b,
+                    });
                 }
                 return Ok(Some(pairs));
             }
@@ -137,7 +167,12 @@ impl Sides {
                 let b = slots(&self.b, pair, pair.b, &mut b_read)?;
                 for (slot, (a, b)) in a.into_iter().zip(b).enumerate() {
                     if a != b {
-                        found.push(Pair { level: level - 1, index: pair.index * FANOUT as u64 + slot as u64, a, b });
+                        found.push(Pair {
+                            level: level - 1,
+                            index: pair.index * FANOUT as u64 + slot as u64,
+                            a,
+                            b,
+                        });
                     }
                 }
             }
@@ -179,7 +214,10 @@ fn slots(
         Some(place) => {
             let bytes = read.next().ok_or_else(too_few)?;
             for (child, id) in children_of(manifest, pair.level, pair.index, &place.id, &bytes)? {
-                slots[(child % FANOUT as u64) as usize] = Some(Place { level: pair.level - 1, id });
+                slots[(child % FANOUT as u64) as usize] = Some(Place {
+                    level: pair.level - 1,
+                    id,
+                });
             }
         }
     }

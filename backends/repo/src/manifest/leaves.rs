@@ -20,7 +20,11 @@ const BATCHES_AHEAD: usize = 2;
 
 /// The leaves that touch `range` (bytes of the disk), in order, prefetched in batches; those that are all holes are
 /// skipped. Must be called within tokio.
-pub fn leaves(nodes: Arc<dyn NodeSource>, manifest: ManifestRef, range: Range<u64>) -> BoxStream<'static, Result<Leaf>> {
+pub fn leaves(
+    nodes: Arc<dyn NodeSource>,
+    manifest: ManifestRef,
+    range: Range<u64>,
+) -> BoxStream<'static, Result<Leaf>> {
     let (send, receive) = mpsc::channel(BATCHES_AHEAD);
     tokio::spawn(async move {
         let mut walk = Walk::new(manifest, &range);
@@ -63,7 +67,12 @@ impl Walk {
     fn new(manifest: ManifestRef, range: &Range<u64>) -> Self {
         let fault = manifest.check().err();
         let todo = manifest.root.iter().map(|root| (manifest.height(), 0, *root)).collect();
-        Self { manifest, wanted: leaf_range(manifest.size_bytes, range), todo, fault }
+        Self {
+            manifest,
+            wanted: leaf_range(manifest.size_bytes, range),
+            todo,
+            fault,
+        }
     }
 
     /// The next leaves; `None` at the end.
@@ -104,11 +113,20 @@ impl Walk {
 /// Decodes the leaf at `index`.
 pub(crate) fn leaf_of(manifest: &ManifestRef, index: u64, id: &BlobId, bytes: &[u8]) -> Result<Leaf> {
     let Node::Leaf(view) = decode(id, bytes, 0)? else {
-        return Err(RepoError::internal(format!("manifest node {id}"), "an inner node on level 0"));
+        return Err(RepoError::internal(
+            format!("manifest node {id}"),
+            "an inner node on level 0",
+        ));
     };
     let chunks = view.chunks(index);
-    if chunks.last().is_some_and(|c| c.offset + u64::from(c.len) > manifest.size_bytes) {
-        return Err(RepoError::corrupt(format!("manifest node {id}"), "has a chunk past the end of the disk"));
+    if chunks
+        .last()
+        .is_some_and(|c| c.offset + u64::from(c.len) > manifest.size_bytes)
+    {
+        return Err(RepoError::corrupt(
+            format!("manifest node {id}"),
+            "has a chunk past the end of the disk",
+        ));
     }
     Ok(Leaf { index, chunks })
 }
@@ -122,13 +140,21 @@ pub(crate) fn children_of(
     bytes: &[u8],
 ) -> Result<Vec<(u64, BlobId)>> {
     let Node::Inner(view) = decode(id, bytes, level)? else {
-        return Err(RepoError::internal(format!("manifest node {id}"), "a leaf above level 0"));
+        return Err(RepoError::internal(
+            format!("manifest node {id}"),
+            "a leaf above level 0",
+        ));
     };
-    let children: Vec<(u64, BlobId)> =
-        view.children().map(|(slot, child)| (index * FANOUT as u64 + slot as u64, child)).collect();
+    let children: Vec<(u64, BlobId)> = view
+        .children()
+        .map(|(slot, child)| (index * FANOUT as u64 + slot as u64, child))
+        .collect();
     let beyond = |child: &(u64, BlobId)| child.0 * leaves_below(level - 1) >= manifest.leaf_count();
     if children.last().is_some_and(beyond) || children.iter().any(|(_, id)| id.is_zero()) {
-        return Err(RepoError::corrupt(format!("manifest node {id}"), "has a child past the end of the disk, or none"));
+        return Err(RepoError::corrupt(
+            format!("manifest node {id}"),
+            "has a child past the end of the disk, or none",
+        ));
     }
     Ok(children)
 }

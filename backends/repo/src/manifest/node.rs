@@ -34,7 +34,10 @@ pub(crate) fn encode_leaf(out: &mut Vec<u8>, index: u64, size_bytes: u64, chunks
     for chunk in chunks {
         let end = chunk.offset.checked_add(u64::from(chunk.len));
         if chunk.offset < free || chunk.len == 0 || end.is_none_or(|e| e > limit) || chunk.id.is_zero() {
-            return fault(format!("chunk at {} of {} bytes is out of place or order", chunk.offset, chunk.len));
+            return fault(format!(
+                "chunk at {} of {} bytes is out of place or order",
+                chunk.offset, chunk.len
+            ));
         }
         free = chunk.offset + u64::from(chunk.len);
         // below LEAF_SPAN_BYTES, so it fits
@@ -124,7 +127,10 @@ pub(crate) fn decode<'a>(id: &BlobId, bytes: &'a [u8], level: u8) -> Result<Node
         if bitmap.count_ones() as usize != count {
             return Err(damaged("has a bitmap that does not fit its count"));
         }
-        Ok(Node::Inner(InnerView { bitmap, ids: &body[8..] }))
+        Ok(Node::Inner(InnerView {
+            bitmap,
+            ids: &body[8..],
+        }))
     }
 }
 
@@ -139,7 +145,11 @@ impl LeafView<'_> {
         (0..self.places.len() / PLACE_BYTES)
             .map(|i| {
                 let (offset, len) = self.place(i);
-                ChunkRef { offset: base + u64::from(offset), len, id: id_at(self.ids, i) }
+                ChunkRef {
+                    offset: base + u64::from(offset),
+                    len,
+                    id: id_at(self.ids, i),
+                }
             })
             .collect()
     }

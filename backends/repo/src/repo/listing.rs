@@ -20,11 +20,18 @@ impl Repo {
     /// `Kind::TooNew` when a newer windlass wrote one, or the store's.
     pub async fn snapshots(&self) -> Result<Snapshots> {
         let mut objects = Vec::new();
-        io::list(self.store(), "snapshots/", |meta| objects.push(meta.key.as_str().to_owned())).await?;
+        io::list(self.store(), "snapshots/", |meta| {
+            objects.push(meta.key.as_str().to_owned())
+        })
+        .await?;
         // after the listing: whatever these refer to was in the index before they were visible
         self.refresh_index().await?;
-        let mut loads = stream::iter(objects.into_iter().map(|object| async move { self.load_snapshot(&object).await }))
-            .buffer_unordered(SNAPSHOT_LOADS_MAX);
+        let mut loads = stream::iter(
+            objects
+                .into_iter()
+                .map(|object| async move { self.load_snapshot(&object).await }),
+        )
+        .buffer_unordered(SNAPSHOT_LOADS_MAX);
         let mut found = Snapshots::default();
         while let Some(loaded) = loads.next().await {
             match loaded {
@@ -53,10 +60,17 @@ impl Repo {
             return Err(RepoError::invalid(shown, why).hint("windlass snapshot ls"));
         }
         let mut objects = Vec::new();
-        io::list(self.store(), &format!("snapshots/{wanted}"), |meta| objects.push(meta.key.as_str().to_owned())).await?;
+        io::list(self.store(), &format!("snapshots/{wanted}"), |meta| {
+            objects.push(meta.key.as_str().to_owned())
+        })
+        .await?;
         let none = || {
-            RepoError::new(Kind::NotFound, format!("snapshots/{wanted}"), "there is no such snapshot")
-                .hint("windlass snapshot ls")
+            RepoError::new(
+                Kind::NotFound,
+                format!("snapshots/{wanted}"),
+                "there is no such snapshot",
+            )
+            .hint("windlass snapshot ls")
         };
         if objects.len() > 1 {
             let why = format!("{} snapshots begin so; give more of the id", objects.len());
@@ -111,8 +125,9 @@ impl Repo {
             // a hold that can't be read is a hold
             if time(until).map_or(true, |until| until > now) {
                 let why = format!("is held until {until}; it was left as it is");
-                return Err(RepoError::new(Kind::Conflict, object, why)
-                    .hint(format!("windlass snapshot forget {id} --force")));
+                return Err(
+                    RepoError::new(Kind::Conflict, object, why).hint(format!("windlass snapshot forget {id} --force"))
+                );
             }
         }
         io::delete(self.store(), &[object]).await?;
@@ -125,9 +140,13 @@ impl Repo {
     /// The store's.
     pub async fn counts(&self) -> Result<RepoCounts> {
         let snapshots = self.snapshots().await?;
-        let mut counts = RepoCounts { url: self.url(), ..RepoCounts::default() };
+        let mut counts = RepoCounts {
+            url: self.url(),
+            ..RepoCounts::default()
+        };
         counts.snapshots = (snapshots.docs.len() + snapshots.damaged.len()) as u64;
-        counts.disk_bytes = snapshots.docs.iter().flat_map(|d| &d.disks).map(|d| d.manifest.size_bytes).sum();
+        let disks = snapshots.docs.iter().flat_map(|d| &d.disks);
+        counts.disk_bytes = disks.fold(0, |sum: u64, d| sum.saturating_add(d.manifest.size_bytes));
         io::list(self.store(), "packs/", |meta| {
             counts.packs += 1;
             counts.pack_bytes += meta.size_bytes;
@@ -140,10 +159,10 @@ impl Repo {
         .await?;
         for segment in self.index().segments() {
             let sums = segment.sums();
-            counts.chunks += sums.data_blobs;
-            counts.chunk_raw_bytes += sums.data_raw_bytes;
-            counts.chunk_stored_bytes += sums.data_stored_bytes;
-            counts.nodes += sums.node_blobs;
+            counts.chunks = counts.chunks.saturating_add(sums.data_blobs);
+            counts.chunk_raw_bytes = counts.chunk_raw_bytes.saturating_add(sums.data_raw_bytes);
+            counts.chunk_stored_bytes = counts.chunk_stored_bytes.saturating_add(sums.data_stored_bytes);
+            counts.nodes = counts.nodes.saturating_add(sums.node_blobs);
         }
         Ok(counts)
     }

@@ -70,7 +70,10 @@ impl Repo {
     fn local_runs(&self, wanted: &[Wanted]) -> Result<Vec<Run>> {
         let mut runs: Vec<Run> = Vec::new();
         for &(at, hit) in wanted {
-            let (start, end) = (u64::from(hit.entry.offset), u64::from(hit.entry.offset) + u64::from(hit.entry.stored));
+            let (start, end) = (
+                u64::from(hit.entry.offset),
+                u64::from(hit.entry.offset) + u64::from(hit.entry.stored),
+            );
             if let Some(run) = runs.last_mut()
                 && run.nodes.last().is_some_and(|(_, last)| last.name == hit.name)
             {
@@ -80,13 +83,23 @@ impl Repo {
                     continue;
                 }
                 let path = run.path.clone();
-                runs.push(Run { path, start, end, nodes: vec![(at, hit)] });
+                runs.push(Run {
+                    path,
+                    start,
+                    end,
+                    nodes: vec![(at, hit)],
+                });
                 continue;
             }
             let object = hit.name.key();
             let path = self.store().local_path(&io::key(&object)?);
             let path = path.ok_or_else(|| RepoError::internal(object, "the store has no local path for it"))?;
-            runs.push(Run { path, start, end, nodes: vec![(at, hit)] });
+            runs.push(Run {
+                path,
+                start,
+                end,
+                nodes: vec![(at, hit)],
+            });
         }
         Ok(runs)
     }
@@ -100,7 +113,12 @@ impl Repo {
             let (id, bytes) = blob?;
             found.insert(id, bytes);
         }
-        let node = |id| found.get(id).cloned().ok_or_else(|| RepoError::internal("manifest", "a fetch left a node out"));
+        let node = |id| {
+            found
+                .get(id)
+                .cloned()
+                .ok_or_else(|| RepoError::internal("manifest", "a fetch left a node out"))
+        };
         ids.iter().map(node).collect()
     }
 }
@@ -123,7 +141,11 @@ fn read_local(key: &[u8; 32], runs: Vec<Run>) -> Result<Vec<(usize, Bytes)>> {
         };
         let file = match open.take() {
             Some(kept) if kept.0 == run.path => &open.insert(kept).1,
-            _ => &open.insert((run.path.clone(), File::open(&run.path).map_err(failed)?)).1,
+            _ => {
+                &open
+                    .insert((run.path.clone(), File::open(&run.path).map_err(failed)?))
+                    .1
+            }
         };
         // the index was checked: a run is at most LOCAL_READ_BYTES_MAX, or one blob
         buffer.resize((run.end - run.start) as usize, 0);

@@ -5,7 +5,7 @@ use futures::stream;
 
 use super::Repo;
 use crate::index::{PackSize, write_segment};
-use crate::pack::{self, Entry, FOOTER_BYTES, PackName};
+use crate::pack::{self, Entry, FOOTER_BYTES, PACK_READ_BYTES_MAX, PackName};
 use crate::{RepoError, Result, io};
 
 /// Trailers read at once.
@@ -26,13 +26,20 @@ impl Repo {
         let mut packs = Vec::new();
         io::list(self.store(), "packs/", |meta| {
             if let Some(name) = PackName::from_key(meta.key.as_str()) {
-                packs.push(PackSize { name, bytes: meta.size_bytes });
+                packs.push(PackSize {
+                    name,
+                    bytes: meta.size_bytes,
+                });
             }
         })
         .await?;
         packs.sort_unstable();
-        let mut trailers = stream::iter(packs.into_iter().map(|pack| async move { (pack, self.trailer(&pack).await) }))
-            .buffered(TRAILER_LOADS_MAX);
+        let mut trailers = stream::iter(
+            packs
+                .into_iter()
+                .map(|pack| async move { (pack, self.trailer(&pack).await) }),
+        )
+        .buffered(TRAILER_LOADS_MAX);
         let (mut found, mut pending, mut pending_entries, mut written) = (0, Vec::new(), 0, Vec::new());
         while let Some((pack, entries)) = trailers.next().await {
             let entries: Vec<Entry> = match entries {
@@ -70,10 +77,23 @@ impl Repo {
             .ok_or_else(|| RepoError::corrupt(object.clone(), format!("has only {} bytes", pack.bytes)))?;
         let read = |start: u64| {
             let object = object.clone();
-            async move { io::get_range(self.store(), &object, start..pack.bytes).await.map_err(RepoError::of_referenced) }
+            async move {
+                io::get_range(self.store(), &object, start..pack.bytes)
+                    .await
+                    .map_err(RepoError::of_referenced)
+            }
         };
         let footer = read(footer_at).await?;
-        let length = pack::trailer_bytes(&object, &footer, pack.bytes)?;
+        let length = match pack::trailer_bytes(&object, &footer, pack.bytes) {
+            // a newer version, or a damaged byte: the pack's name tells
+            Err(error) if matches!(error.kind, crate::Kind::TooNew { .. }) => {
+                let whole = io::get(self.store(), &object, PACK_READ_BYTES_MAX)
+                    .await
+                    .map_err(RepoError::of_referenced)?;
+                return pack::decode_whole(&pack.name, &whole);
+            }
+            length => length?,
+        };
         let trailer = read(pack.bytes - length).await?;
         pack::decode_trailer(&object, &trailer, pack.bytes)
     }

@@ -22,7 +22,11 @@ pub(super) struct Pass(Arc<Gate>);
 
 impl Gate {
     pub(super) fn new(inside_max: usize) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), inside_max }
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            inside_max,
+        }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,8 +47,10 @@ impl Gate {
     }
     /// Waits until nobody is inside.
     pub(super) fn wait_empty(&self) {
-        let _state =
-            self.changed.wait_while(self.state(), |s| s.inside > 0).unwrap_or_else(PoisonError::into_inner);
+        let _state = self
+            .changed
+            .wait_while(self.state(), |s| s.inside > 0)
+            .unwrap_or_else(PoisonError::into_inner);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The end of a session: everything durable, everything seen, then the snapshot.
 
+use wire::snapshot::DISKS_MAX;
+
 use super::*;
 use crate::pack::PackName;
 
@@ -25,7 +27,10 @@ impl Inner {
             return Err(error);
         }
         if lock(&self.durable).packs.len() != self.sealed.load(Ordering::SeqCst) {
-            return Err(RepoError::internal(session_key(&self.id), "an upload ended without a result"));
+            return Err(RepoError::internal(
+                session_key(&self.id),
+                "an upload ended without a result",
+            ));
         }
         self.check_draft(&draft)?;
         let unlisted = lock(&self.durable).take_unlisted();
@@ -40,13 +45,20 @@ impl Inner {
 
     /// A snapshot must not refer to what is not there.
     fn check_draft(&self, draft: &SnapshotDraft) -> Result<()> {
+        if draft.disks.len() > DISKS_MAX {
+            let why = format!("{} disks; a snapshot has at most {DISKS_MAX}", draft.disks.len());
+            return Err(RepoError::invalid(format!("vm {}", draft.vm), why));
+        }
         for disk in &draft.disks {
             disk.manifest.check()?;
         }
         let roots = draft.disks.iter().filter_map(|d| d.manifest.root);
         for id in roots.chain(draft.definition.map(|d| d.id)) {
             if !self.known_before(&id) && !self.added(&id) {
-                return Err(RepoError::invalid(format!("blob {id}"), "the snapshot refers to it, but it was never put"));
+                return Err(RepoError::invalid(
+                    format!("blob {id}"),
+                    "the snapshot refers to it, but it was never put",
+                ));
             }
         }
         Ok(())

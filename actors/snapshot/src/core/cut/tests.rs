@@ -1,3 +1,5 @@
+#![expect(clippy::single_range_in_vec_init, reason = "leaves may have a single run of data")]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -5,7 +7,11 @@ use super::*;
 type Id = [u8; 16];
 
 /// Small, so that a leaf of some KiB has many chunks of every kind.
-const SMALL: Chunker = Chunker::Fastcdc { min_bytes: 64, avg_bytes: 256, max_bytes: 1024 };
+const SMALL: Chunker = Chunker::Fastcdc {
+    min_bytes: 64,
+    avg_bytes: 256,
+    max_bytes: 1024,
+};
 const FIXED: Chunker = Chunker::Fixed { chunk_bytes: 8192 };
 
 fn id_of(bytes: &[u8]) -> Id {
@@ -14,7 +20,10 @@ fn id_of(bytes: &[u8]) -> Id {
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }
 
@@ -25,12 +34,22 @@ fn cut(chunker: &Chunker, leaf: LeafBytes<'_>, old: &[LeafChunk<Id>]) -> (Vec<Le
 }
 
 fn cut_whole(chunker: &Chunker, bytes: &[u8], old: &[LeafChunk<Id>]) -> (Vec<LeafChunk<Id>>, CutStats) {
-    cut(chunker, LeafBytes { bytes, runs: &[0..bytes.len()] }, old)
+    cut(
+        chunker,
+        LeafBytes {
+            bytes,
+            runs: &[0..bytes.len()],
+        },
+        old,
+    )
 }
 
 /// What `core::cut` promises, in the plainest way: blocks, then runs, then one search per segment by the crate itself.
 fn model(chunker: &Chunker, bytes: &[u8]) -> Vec<LeafChunk<Id>> {
-    let zero: Vec<bool> = bytes.chunks(BLOCK_BYTES).map(|block| block.iter().all(|b| *b == 0)).collect();
+    let zero: Vec<bool> = bytes
+        .chunks(BLOCK_BYTES)
+        .map(|block| block.iter().all(|b| *b == 0))
+        .collect();
     if zero.iter().all(|z| *z) {
         return Vec::new();
     }
@@ -50,11 +69,20 @@ fn model(chunker: &Chunker, bytes: &[u8]) -> Vec<LeafChunk<Id>> {
             let mut at = start;
             while at < end {
                 let len = match *chunker {
-                    Chunker::Fastcdc { min_bytes, avg_bytes, max_bytes } => {
-                        v2020::FastCDC::new(&bytes[at..end], min_bytes as usize, avg_bytes as usize, max_bytes as usize)
-                            .next()
-                            .unwrap()
-                            .length
+                    Chunker::Fastcdc {
+                        min_bytes,
+                        avg_bytes,
+                        max_bytes,
+                    } => {
+                        v2020::FastCDC::new(
+                            &bytes[at..end],
+                            min_bytes as usize,
+                            avg_bytes as usize,
+                            max_bytes as usize,
+                        )
+                        .next()
+                        .unwrap()
+                        .length
                     }
                     Chunker::Fixed { chunk_bytes } => (chunk_bytes as usize - at % chunk_bytes as usize).min(end - at),
                 };
@@ -78,9 +106,16 @@ fn stuff(kind: u8, seed: u64, len: usize) -> Vec<u8> {
 }
 
 fn leaf() -> impl Strategy<Value = Vec<u8>> {
-    let piece = (0_u8..8, any::<u64>(), prop_oneof![1_usize..200, 1_usize..24_000, (1_usize..8).prop_map(|n| n * 4096)]);
+    let piece = (
+        0_u8..8,
+        any::<u64>(),
+        prop_oneof![1_usize..200, 1_usize..24_000, (1_usize..8).prop_map(|n| n * 4096)],
+    );
     (prop::collection::vec(piece, 1..12), prop::option::of(1_usize..40_000)).prop_map(|(pieces, len)| {
-        let mut bytes: Vec<u8> = pieces.into_iter().flat_map(|(kind, seed, len)| stuff(kind, seed, len)).collect();
+        let mut bytes: Vec<u8> = pieces
+            .into_iter()
+            .flat_map(|(kind, seed, len)| stuff(kind, seed, len))
+            .collect();
         bytes.truncate(len.unwrap_or(usize::MAX));
         bytes
     })
@@ -97,8 +132,14 @@ struct Edit {
 
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let len = prop_oneof![Just(1_usize), 1_usize..70, 1_usize..9000, 16_384_usize..20_000];
-    let edit = (0.0_f64..1.0, len, 0_u8..12, any::<u64>(), any::<bool>())
-        .prop_map(|(at, len, kind, seed, aligned)| Edit { at, len, kind, seed, aligned });
+    let edit =
+        (0.0_f64..1.0, len, 0_u8..12, any::<u64>(), any::<bool>()).prop_map(|(at, len, kind, seed, aligned)| Edit {
+            at,
+            len,
+            kind,
+            seed,
+            aligned,
+        });
     prop::collection::vec(edit, 0..10)
 }
 
@@ -209,7 +250,10 @@ fn unchanged_data_is_hashed_once_and_never_searched() {
     bytes[1 << 20..2 << 20].fill(0);
     bytes[(3 << 20) + 5..(3 << 20) + 9000].fill(0);
     let (old, first) = cut_whole(&chunker, &bytes, &[]);
-    assert_eq!((first.chunk_bytes, first.recut_bytes, first.hashed_bytes), (3 << 20, 3 << 20, 3 << 20));
+    assert_eq!(
+        (first.chunk_bytes, first.recut_bytes, first.hashed_bytes),
+        (3 << 20, 3 << 20, 3 << 20)
+    );
     assert!((30..80).contains(&old.len()), "{}", old.len());
     let (again, stats) = cut_whole(&chunker, &bytes, &old);
     assert_eq!(again, old);
@@ -221,7 +265,11 @@ fn unchanged_data_is_hashed_once_and_never_searched() {
     assert_eq!(changed, cut_whole(&chunker, &bytes, &[]).0);
     assert_eq!(changed.iter().filter(|c| !old.contains(c)).count(), 1);
     assert!(stats.recut_bytes > 0 && stats.recut_bytes <= 256 << 10, "{stats:?}");
-    assert_eq!(stats.hashed_bytes, 3 << 20, "a search that ends where the old chunk did needs no second hash");
+    assert_eq!(
+        stats.hashed_bytes,
+        3 << 20,
+        "a search that ends where the old chunk did needs no second hash"
+    );
 }
 
 #[test]
@@ -246,10 +294,16 @@ fn a_disk_that_grows_or_shrinks_by_bytes_is_cut_as_afresh() {
     // and where two cut points stand side by side, as some repeated bytes make them.
     let repeated = (1..=255).map(|byte| vec![byte; 600]);
     for (seed, bytes) in (0..4).map(|seed| noise(seed, 3000)).chain(repeated).enumerate() {
-        let of_len: Vec<_> = (1..bytes.len()).map(|len| cut_whole(&SMALL, &bytes[..len], &[]).0).collect();
+        let of_len: Vec<_> = (1..bytes.len())
+            .map(|len| cut_whole(&SMALL, &bytes[..len], &[]).0)
+            .collect();
         for (old_index, old) in of_len.iter().enumerate() {
             for index in old_index.saturating_sub(3)..(old_index + 4).min(of_len.len()) {
-                assert_eq!(cut_whole(&SMALL, &bytes[..=index], old).0, of_len[index], "{seed} {old_index} {index}");
+                assert_eq!(
+                    cut_whole(&SMALL, &bytes[..=index], old).0,
+                    of_len[index],
+                    "{seed} {old_index} {index}"
+                );
             }
         }
     }
@@ -260,7 +314,18 @@ fn a_leaf_of_zeros_has_no_chunks_however_short() {
     for len in [1, 511, 4096, 4097, 16_383, 16_384, 100_000] {
         for chunker in [SMALL, FIXED] {
             assert_eq!(cut_whole(&chunker, &vec![0; len], &[]).0, []);
-            assert_eq!(cut(&chunker, LeafBytes { bytes: &vec![9; len], runs: &[] }, &[]).0, []);
+            assert_eq!(
+                cut(
+                    &chunker,
+                    LeafBytes {
+                        bytes: &vec![9; len],
+                        runs: &[]
+                    },
+                    &[]
+                )
+                .0,
+                []
+            );
             let mut bytes = vec![0; len];
             bytes[len - 1] = 1;
             assert_eq!(cut_whole(&chunker, &bytes, &[]).0, model(&chunker, &bytes));
@@ -274,7 +339,10 @@ fn fixed_chunks_start_at_multiples_from_the_leaf() {
     bytes[20_480..40_960].fill(0);
     let (chunks, stats) = cut_whole(&FIXED, &bytes, &[]);
     let ends: Vec<_> = chunks.iter().map(|c| (c.offset, c.offset + c.len)).collect();
-    assert_eq!(ends[..4], [(0, 8192), (8192, 16_384), (16_384, 20_480), (40_960, 49_152)]);
+    assert_eq!(
+        ends[..4],
+        [(0, 8192), (8192, 16_384), (16_384, 20_480), (40_960, 49_152)]
+    );
     assert_eq!(*ends.last().unwrap(), (98_304, 100_000));
     assert_eq!(stats.recut_bytes, 0);
 }
@@ -285,15 +353,40 @@ fn sizes_out_of_range_are_refused() {
         Chunker::Fixed { chunk_bytes: 0 },
         Chunker::Fixed { chunk_bytes: 4097 },
         Chunker::Fixed { chunk_bytes: 8 << 20 },
-        Chunker::Fastcdc { min_bytes: 0, avg_bytes: 256, max_bytes: 1024 },
-        Chunker::Fastcdc { min_bytes: 65, avg_bytes: 256, max_bytes: 1024 },
-        Chunker::Fastcdc { min_bytes: 512, avg_bytes: 256, max_bytes: 1024 },
-        Chunker::Fastcdc { min_bytes: 64, avg_bytes: 2048, max_bytes: 1024 },
-        Chunker::Fastcdc { min_bytes: 64, avg_bytes: 65_536, max_bytes: 16 << 20 },
+        Chunker::Fastcdc {
+            min_bytes: 0,
+            avg_bytes: 256,
+            max_bytes: 1024,
+        },
+        Chunker::Fastcdc {
+            min_bytes: 65,
+            avg_bytes: 256,
+            max_bytes: 1024,
+        },
+        Chunker::Fastcdc {
+            min_bytes: 512,
+            avg_bytes: 256,
+            max_bytes: 1024,
+        },
+        Chunker::Fastcdc {
+            min_bytes: 64,
+            avg_bytes: 2048,
+            max_bytes: 1024,
+        },
+        Chunker::Fastcdc {
+            min_bytes: 64,
+            avg_bytes: 65_536,
+            max_bytes: 16 << 20,
+        },
     ] {
         assert_eq!(Cutter::new(&chunker).unwrap_err().kind, Kind::Invalid, "{chunker:?}");
     }
-    for chunker in [Chunker::default(), SMALL, FIXED, Chunker::Fixed { chunk_bytes: 4 << 20 }] {
+    for chunker in [
+        Chunker::default(),
+        SMALL,
+        FIXED,
+        Chunker::Fixed { chunk_bytes: 4 << 20 },
+    ] {
         Cutter::new(&chunker).unwrap();
     }
 }

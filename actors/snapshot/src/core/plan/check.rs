@@ -44,12 +44,11 @@ pub enum Broken {
 pub fn check<K: Key>(plan: &Plan<K>) -> Result<(), Broken> {
     disjoint(plan)?;
     let finder = Finder::new(plan.places.iter().map(|p| p.offset));
-    let by_offset = Places { all: &plan.places, finder: &finder };
+    let by_offset = Places {
+        all: &plan.places,
+        finder: &finder,
+    };
     let mut written = vec![0u32; plan.places.len()];
-    let mut lens = vec![0; plan.ids.len()];
-    for place in &plan.places {
-        lens[place.id as usize] = place.len;
-    }
     let mut staged = vec![false; plan.ids.len()];
     for (at, step) in plan.steps.iter().enumerate() {
         let (read, write) = match step {
@@ -72,7 +71,7 @@ pub fn check<K: Key>(plan: &Plan<K>) -> Result<(), Broken> {
             if from == NO_SOURCE {
                 return Err(Broken::NoSource { step: at });
             }
-            let range = from..from + u64::from(lens[id as usize]);
+            let range = from..from + u64::from(plan.lens[id as usize]);
             if by_offset.overlapping(&range).any(|place| written[place] > 0) {
                 return Err(Broken::ReadsOverwritten { step: at, range });
             }
@@ -88,7 +87,10 @@ pub fn check<K: Key>(plan: &Plan<K>) -> Result<(), Broken> {
         written[*place as usize] += 1;
     }
     match written.iter().position(|times| *times != 1) {
-        Some(place) => Err(Broken::Written { place, times: written[place] }),
+        Some(place) => Err(Broken::Written {
+            place,
+            times: written[place],
+        }),
         None => Ok(()),
     }
 }

@@ -70,7 +70,11 @@ impl Finder {
         let mut high = self.below.get(entry + 1).copied().unwrap_or(end) as usize;
         while low < high {
             let middle = usize::midpoint(low, high);
-            if offset_of(middle) < limit { low = middle + 1 } else { high = middle }
+            if offset_of(middle) < limit {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }
@@ -110,7 +114,11 @@ impl Graph<'_> {
     /// The run that a chunk is copied from; empty when it has no source.
     fn source(&self, id: u32) -> Range<u64> {
         let from = self.sources[id as usize];
-        if from == NO_SOURCE { 0..0 } else { from..from + self.len(id) }
+        if from == NO_SOURCE {
+            0..0
+        } else {
+            from..from + self.len(id)
+        }
     }
 
     fn is_copied(&self, place: usize) -> bool {
@@ -281,7 +289,9 @@ impl<'a> Order<'a> {
         let mut next = 0;
         loop {
             let Some((_, top)) = path.last().copied() else {
-                let Some(start) = (next..self.remaining.len()).find(|id| self.remaining[*id] > 0) else { return };
+                let Some(start) = (next..self.remaining.len()).find(|id| self.remaining[*id] > 0) else {
+                    return;
+                };
                 next = start;
                 on_path[start] = 0;
                 path.push((self.graph.len(start as u32), start as u32));
@@ -341,7 +351,12 @@ impl<'a> Order<'a> {
     }
 
     fn finish(self) -> Ordered {
-        let Self { graph, pending, mut steps, .. } = self;
+        let Self {
+            graph,
+            pending,
+            mut steps,
+            ..
+        } = self;
         steps.shrink_to_fit();
         let mut fetches = Vec::new();
         let mut fetch_places = Vec::new();
@@ -354,6 +369,10 @@ impl<'a> Order<'a> {
             }
         }
         fetches.sort_unstable_by_key(|f| fetch_places[f.first as usize]);
-        Ordered { steps, fetches, fetch_places }
+        Ordered {
+            steps,
+            fetches,
+            fetch_places,
+        }
     }
 }

@@ -13,7 +13,9 @@ impl Key for u64 {
 
 /// What a chunk with this id and length holds; never a zero byte.
 fn content(id: u64, len: u32) -> Vec<u8> {
-    (0..u64::from(len)).map(|i| ((id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).wrapping_add(i * 7) % 255) as u8 + 1).collect()
+    (0..u64::from(len))
+        .map(|i| ((id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).wrapping_add(i * 7) % 255) as u8 + 1)
+        .collect()
 }
 
 /// The id of a chunk with this number: spread over the range of ids, and told by its length too.
@@ -117,7 +119,11 @@ fn layout(chunks: &[(u64, u32, u64)]) -> (Vec<Chunk<u64>>, u64) {
     let mut laid = Vec::new();
     for (number, len, gap) in chunks {
         at += gap;
-        laid.push(Chunk { offset: at, len: *len, id: id(*number, *len) });
+        laid.push(Chunk {
+            offset: at,
+            len: *len,
+            id: id(*number, *len),
+        });
         at += u64::from(*len);
     }
     (laid, at)
@@ -198,7 +204,11 @@ proptest! {
 }
 
 fn chunk(offset: u64, len: u32, number: u64) -> Chunk<u64> {
-    Chunk { offset, len, id: id(number, len) }
+    Chunk {
+        offset,
+        len,
+        id: id(number, len),
+    }
 }
 
 #[test]
@@ -213,15 +223,24 @@ fn a_swap_stages_the_smaller_one_and_without_room_fetches_it() {
     let a = [chunk(0, 10, 1), chunk(10, 6, 2)];
     let b = [chunk(0, 6, 2), chunk(6, 10, 1)];
     let totals = planned(&a, &b, 16, 6).totals();
-    assert_eq!((totals.copied_bytes, totals.staged_bytes, totals.fetched_raw_bytes), (16, 6, 0));
+    assert_eq!(
+        (totals.copied_bytes, totals.staged_bytes, totals.fetched_raw_bytes),
+        (16, 6, 0)
+    );
     let totals = planned(&a, &b, 16, 5).totals();
-    assert_eq!((totals.copied_bytes, totals.staged_bytes, totals.fetched_raw_bytes), (10, 0, 6));
+    assert_eq!(
+        (totals.copied_bytes, totals.staged_bytes, totals.fetched_raw_bytes),
+        (10, 0, 6)
+    );
 }
 
 #[test]
 fn a_chunk_that_overlaps_its_own_place_is_copied_without_staging() {
     let totals = planned(&[chunk(0, 10, 1)], &[chunk(3, 10, 1)], 13, 0).totals();
-    assert_eq!((totals.copied_bytes, totals.staged_bytes, totals.hole_bytes), (10, 0, 3));
+    assert_eq!(
+        (totals.copied_bytes, totals.staged_bytes, totals.hole_bytes),
+        (10, 0, 3)
+    );
 }
 
 #[test]
@@ -242,8 +261,17 @@ fn one_fetch_serves_all_places_and_holes_come_last() {
     assert_eq!(
         ops,
         [
-            Op::Copy { from: 30, to: 16, len: 8, id: id(2, 8) },
-            Op::Fetch { id: id(5, 8), len: 8, to: vec![0, 8] },
+            Op::Copy {
+                from: 30,
+                to: 16,
+                len: 8,
+                id: id(2, 8)
+            },
+            Op::Fetch {
+                id: id(5, 8),
+                len: 8,
+                to: vec![0, 8]
+            },
             Op::Punch { range: 30..38 },
         ]
     );
@@ -263,10 +291,22 @@ fn holes_are_joined_and_only_what_was_data_is_punched() {
 fn damaged_lists_are_errors() {
     let mut needs = Needs::default();
     let overlap = [chunk(0, 10, 1), chunk(5, 10, 2)];
-    assert_eq!(differences(&[], &overlap, 0..32, &mut needs), Err(PlanError::Overlap { offset: 5 }));
-    assert_eq!(differences(&overlap, &[], 0..32, &mut needs), Err(PlanError::Overlap { offset: 5 }));
-    assert_eq!(differences(&[], &[chunk(30, 10, 1)], 0..32, &mut needs), Err(PlanError::Outside { offset: 30 }));
-    assert_eq!(differences(&[], &[chunk(3, 0, 1)], 0..32, &mut needs), Err(PlanError::Overlap { offset: 3 }));
+    assert_eq!(
+        differences(&[], &overlap, 0..32, &mut needs),
+        Err(PlanError::Overlap { offset: 5 })
+    );
+    assert_eq!(
+        differences(&overlap, &[], 0..32, &mut needs),
+        Err(PlanError::Overlap { offset: 5 })
+    );
+    assert_eq!(
+        differences(&[], &[chunk(30, 10, 1)], 0..32, &mut needs),
+        Err(PlanError::Outside { offset: 30 })
+    );
+    assert_eq!(
+        differences(&[], &[chunk(3, 0, 1)], 0..32, &mut needs),
+        Err(PlanError::Overlap { offset: 3 })
+    );
     let mut wanted = Needs::default().seal();
     wanted.offer(chunk(8, 8, 1)).unwrap();
     assert_eq!(wanted.offer(chunk(12, 8, 1)), Err(PlanError::Overlap { offset: 12 }));
@@ -298,7 +338,11 @@ fn many_places_are_planned_in_near_linear_time() {
         let mut at = gap;
         order
             .map(|number| {
-                let chunk = Chunk { offset: at, len: sizes[number as usize], id: (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) };
+                let chunk = Chunk {
+                    offset: at,
+                    len: sizes[number as usize],
+                    id: (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                };
                 at = chunk.end();
                 chunk
             })
@@ -311,6 +355,11 @@ fn many_places_are_planned_in_near_linear_time() {
     let rotated = planned(&present, &state(&mut (1..COUNT).chain([0]), 0), size, 1 << 20);
     assert_eq!(rotated.fetches.len(), 0);
     // A bijection of 0..COUNT: an odd multiplier modulo a power of two.
-    let shuffled = planned(&present, &state(&mut (0..COUNT).map(|i| i * 0x9E37_79B1 % COUNT), 0), size, 1 << 40);
+    let shuffled = planned(
+        &present,
+        &state(&mut (0..COUNT).map(|i| i * 0x9E37_79B1 % COUNT), 0),
+        size,
+        1 << 40,
+    );
     assert_eq!(shuffled.fetches.len(), 0);
 }

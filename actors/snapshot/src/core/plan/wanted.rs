@@ -16,7 +16,11 @@ pub struct Needs<K> {
 
 impl<K: Key> Default for Needs<K> {
     fn default() -> Self {
-        Self { places: Vec::new(), ids: Vec::new(), holes: Vec::new() }
+        Self {
+            places: Vec::new(),
+            ids: Vec::new(),
+            holes: Vec::new(),
+        }
     }
 }
 
@@ -30,13 +34,21 @@ impl<K: Key> Needs<K> {
         if chunk.len == 0 || chunk.offset < end {
             return Err(PlanError::Overlap { offset: chunk.offset });
         }
-        if chunk.offset.checked_add(u64::from(chunk.len)).is_none_or(|end| end == NO_SOURCE) {
+        if chunk
+            .offset
+            .checked_add(u64::from(chunk.len))
+            .is_none_or(|end| end == NO_SOURCE)
+        {
             return Err(PlanError::Outside { offset: chunk.offset });
         }
         if self.places.len() >= PLACES_MAX {
             return Err(PlanError::TooMany);
         }
-        self.places.push(Place { offset: chunk.offset, len: chunk.len, id: 0 });
+        self.places.push(Place {
+            offset: chunk.offset,
+            len: chunk.len,
+            id: 0,
+        });
         self.ids.push(chunk.id);
         Ok(())
     }
@@ -86,10 +98,19 @@ impl<K: Key> Needs<K> {
 
     /// Sorts the ids, so that sources can be offered.
     pub fn seal(self) -> Wanted<K> {
-        let Self { mut places, ids: of_place, holes } = self;
-        let mut by_id: Vec<(u64, u32)> = (0u32..).zip(&of_place).map(|(place, id)| (id.prefix(), place)).collect();
+        let Self {
+            mut places,
+            ids: of_place,
+            holes,
+        } = self;
+        let mut by_id: Vec<(u64, u32)> = (0u32..)
+            .zip(&of_place)
+            .map(|(place, id)| (id.prefix(), place))
+            .collect();
         by_id.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| of_place[a.1 as usize].cmp(&of_place[b.1 as usize])).then(a.1.cmp(&b.1))
+            a.0.cmp(&b.0)
+                .then_with(|| of_place[a.1 as usize].cmp(&of_place[b.1 as usize]))
+                .then(a.1.cmp(&b.1))
         });
         let mut ids: Vec<K> = Vec::new();
         let mut starts = Vec::new();
@@ -107,7 +128,18 @@ impl<K: Key> Needs<K> {
         let buckets = Buckets::new(&ids);
         let finder = Finder::new(places.iter().map(|p| p.offset));
         let candidates = vec![Candidate::default(); ids.len()];
-        Wanted { places, ids, starts, of_id, holes, finder, buckets, candidates, others: Vec::new(), offered_end: 0 }
+        Wanted {
+            places,
+            ids,
+            starts,
+            of_id,
+            holes,
+            finder,
+            buckets,
+            candidates,
+            others: Vec::new(),
+            offered_end: 0,
+        }
     }
 }
 
@@ -121,7 +153,10 @@ struct Candidate {
 
 impl Default for Candidate {
     fn default() -> Self {
-        Self { from: NO_SOURCE, seen: 0 }
+        Self {
+            from: NO_SOURCE,
+            seen: 0,
+        }
     }
 }
 
@@ -158,7 +193,9 @@ impl<K: Key> Wanted<K> {
             return Err(PlanError::Overlap { offset: chunk.offset });
         }
         self.offered_end = chunk.end();
-        let Some(id) = self.buckets.find(&self.ids, &chunk.id) else { return Ok(()) };
+        let Some(id) = self.buckets.find(&self.ids, &chunk.id) else {
+            return Ok(());
+        };
         let candidate = self.candidates[id];
         let len = self.places[self.of_id[self.starts[id] as usize] as usize].len;
         if candidate.seen == KEPT || len != chunk.len {
@@ -166,9 +203,15 @@ impl<K: Key> Wanted<K> {
         }
         let range = chunk.offset..chunk.end();
         if !self.is_overwritten(&range) {
-            self.candidates[id] = Candidate { from: chunk.offset, seen: KEPT };
+            self.candidates[id] = Candidate {
+                from: chunk.offset,
+                seen: KEPT,
+            };
         } else if candidate.seen == 0 {
-            self.candidates[id] = Candidate { from: chunk.offset, seen: 1 };
+            self.candidates[id] = Candidate {
+                from: chunk.offset,
+                seen: 1,
+            };
         } else if candidate.seen < CANDIDATES_MAX {
             self.candidates[id].seen += 1;
             self.others.push((id as u32, chunk.offset));
@@ -177,22 +220,44 @@ impl<K: Key> Wanted<K> {
     }
 
     fn by_offset(&self) -> Places<'_> {
-        Places { all: &self.places, finder: &self.finder }
+        Places {
+            all: &self.places,
+            finder: &self.finder,
+        }
     }
 
     fn is_overwritten(&self, range: &Range<u64>) -> bool {
         let hole = self.holes.partition_point(|h| h.end <= range.start);
-        !self.by_offset().overlapping(range).is_empty()
-            || self.holes.get(hole).is_some_and(|h| h.start < range.end)
+        !self.by_offset().overlapping(range).is_empty() || self.holes.get(hole).is_some_and(|h| h.start < range.end)
     }
 
     /// Makes the plan; at most `staging_bytes_max` bytes are staged at a time.
     pub fn plan(mut self, staging_bytes_max: u64) -> Plan<K> {
         let sources = self.choose_sources();
-        let graph = Graph { places: self.by_offset(), sources: &sources, starts: &self.starts, of_id: &self.of_id };
-        let Ordered { steps, fetches, fetch_places } = order(&graph, staging_bytes_max);
+        let graph = Graph {
+            places: self.by_offset(),
+            sources: &sources,
+            starts: &self.starts,
+            of_id: &self.of_id,
+        };
+        let Ordered {
+            steps,
+            fetches,
+            fetch_places,
+        } = order(&graph, staging_bytes_max);
+        let first_place = |at: &u32| self.places[self.of_id[*at as usize] as usize].len;
+        let lens = self.starts[..self.ids.len()].iter().map(first_place).collect();
         let Self { places, ids, holes, .. } = self;
-        let plan = Plan { places, ids, sources, steps, fetches, fetch_places, punches: holes };
+        let plan = Plan {
+            places,
+            ids,
+            lens,
+            sources,
+            steps,
+            fetches,
+            fetch_places,
+            punches: holes,
+        };
         debug_assert_eq!(super::check(&plan), Ok(()));
         plan
     }

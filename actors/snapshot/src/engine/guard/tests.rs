@@ -16,7 +16,15 @@ impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_owned();
-        for made in ["proc/self", "proc/7/fd", "proc/7/fdinfo", "proc/9/fd", "proc/9/fdinfo", "sys/block/loop3/loop", "sys/block/vda"] {
+        for made in [
+            "proc/self",
+            "proc/7/fd",
+            "proc/7/fdinfo",
+            "proc/9/fd",
+            "proc/9/fdinfo",
+            "sys/block/loop3/loop",
+            "sys/block/vda",
+        ] {
             fs::create_dir_all(root.join(made)).unwrap();
         }
         fs::write(root.join("proc/7/comm"), "qemu-system-x86\n").unwrap();
@@ -50,12 +58,18 @@ fn a_free_disk_passes() {
 #[test]
 fn a_loop_device_is_named_with_its_mount_point() {
     let host = Host::new();
-    host.write("sys/block/loop3/loop/backing_file", &format!("{}\n", host.disk.display()));
+    host.write(
+        "sys/block/loop3/loop/backing_file",
+        &format!("{}\n", host.disk.display()),
+    );
     host.write("sys/block/loop3/dev", "7:3\n");
     let error = host.refusal();
     assert!(error.message.contains("/dev/loop3"), "{error}");
     assert_eq!(error.hint.unwrap(), "losetup -d /dev/loop3");
-    host.write("proc/self/mountinfo", "36 35 7:3 / /mnt/a\\040b rw shared:1 - ext4 /dev/loop3 rw\n");
+    host.write(
+        "proc/self/mountinfo",
+        "36 35 7:3 / /mnt/a\\040b rw shared:1 - ext4 /dev/loop3 rw\n",
+    );
     let error = host.refusal();
     assert!(error.message.contains("mounted at /mnt/a b"), "{error}");
 }
@@ -73,10 +87,16 @@ fn a_loop_device_is_found_through_a_hard_link() {
 fn swap_and_file_backed_mounts_are_named() {
     let host = Host::new();
     let escaped = host.disk.display().to_string().replace(' ', "\\040");
-    host.write("proc/swaps", &format!("Filename Type Size Used Priority\n{escaped} file 4 0 -2\n"));
+    host.write(
+        "proc/swaps",
+        &format!("Filename Type Size Used Priority\n{escaped} file 4 0 -2\n"),
+    );
     assert!(host.refusal().message.contains("swaps"));
     host.write("proc/swaps", "Filename\n");
-    host.write("proc/self/mountinfo", &format!("36 35 0:50 / /mnt/img ro - erofs {escaped} ro\n"));
+    host.write(
+        "proc/self/mountinfo",
+        &format!("36 35 0:50 / /mnt/img ro - erofs {escaped} ro\n"),
+    );
     assert!(host.refusal().message.contains("mounted at /mnt/img"));
 }
 
@@ -105,7 +125,10 @@ fn wrong_shapes_are_refused() {
     assert_eq!(kind(Path::new("/dev/null"), 4096), Kind::Invalid);
     let error = guard.check(&host.disk, 8192).unwrap_err();
     assert_eq!(error.kind, Kind::Invalid);
-    assert!(error.message.contains("4096") && error.message.contains("8192"), "{error}");
+    assert!(
+        error.message.contains("4096") && error.message.contains("8192"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -122,12 +145,31 @@ fn a_flock_of_this_process_is_seen_too() {
 fn locks_of_others_are_seen_in_the_list() {
     let host = Host::new();
     let meta = fs::metadata(&host.disk).unwrap();
-    let on = |inode: u64| format!("{:02x}:{:02x}:{inode}", rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-    host.write("proc/locks", &format!("1: POSIX  ADVISORY  WRITE 7 {} 0 EOF\n", on(meta.ino())));
-    assert!(host.refusal().message.contains("process 7 (qemu-system-x86) holds a lock"));
-    host.write("proc/locks", &format!("1: OFDLCK ADVISORY  READ -1 {} 100 100\n", on(meta.ino())));
+    let on = |inode: u64| {
+        format!(
+            "{:02x}:{:02x}:{inode}",
+            rustix::fs::major(meta.dev()),
+            rustix::fs::minor(meta.dev())
+        )
+    };
+    host.write(
+        "proc/locks",
+        &format!("1: POSIX  ADVISORY  WRITE 7 {} 0 EOF\n", on(meta.ino())),
+    );
+    assert!(
+        host.refusal()
+            .message
+            .contains("process 7 (qemu-system-x86) holds a lock")
+    );
+    host.write(
+        "proc/locks",
+        &format!("1: OFDLCK ADVISORY  READ -1 {} 100 100\n", on(meta.ino())),
+    );
     assert!(host.refusal().message.contains("another process holds a lock"));
-    host.write("proc/locks", &format!("1: FLOCK  ADVISORY  WRITE 7 {} 0 EOF\n", on(meta.ino() + 1)));
+    host.write(
+        "proc/locks",
+        &format!("1: FLOCK  ADVISORY  WRITE 7 {} 0 EOF\n", on(meta.ino() + 1)),
+    );
     host.check().unwrap();
 }
 
@@ -144,9 +186,16 @@ impl Drop for Holder {
 impl Holder {
     /// Runs a shell line that prints a line once it holds the file.
     fn new(line: &str) -> Self {
-        let mut child = Command::new("/bin/sh").arg("-c").arg(line).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(line)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut first)
+            .unwrap();
         assert_eq!(first, "held\n");
         Self(child)
     }
@@ -164,10 +213,15 @@ fn real_processes_that_write_or_lock_are_named() {
         let holder = Holder::new(&format!("exec 3>>'{shown}'; echo held; exec sleep 60"));
         let error = guard.check(&disk, 1 << 20).unwrap_err();
         assert_eq!(error.kind, Kind::Conflict);
-        assert!(error.message.contains(&format!("process {} (sleep)", holder.0.id())), "{error}");
+        assert!(
+            error.message.contains(&format!("process {} (sleep)", holder.0.id())),
+            "{error}"
+        );
     }
     {
-        let holder = Holder::new(&format!("exec 3<'{shown}'; flock -n -x 3 || exit 1; echo held; exec sleep 60"));
+        let holder = Holder::new(&format!(
+            "exec 3<'{shown}'; flock -n -x 3 || exit 1; echo held; exec sleep 60"
+        ));
         let error = guard.check(&disk, 1 << 20).unwrap_err();
         assert!(error.message.contains("holds a lock"), "{error}");
         drop(holder);
@@ -190,11 +244,17 @@ fn a_real_loop_device_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let disk = dir.path().join("web1.raw");
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    let made = Command::new("/sbin/losetup").args(["--find", "--show"]).arg(&disk).output();
+    let made = Command::new("/sbin/losetup")
+        .args(["--find", "--show"])
+        .arg(&disk)
+        .output();
     let device = match made {
         Ok(out) if out.status.success() => Loop(String::from_utf8(out.stdout).unwrap().trim().to_owned()),
         other => {
-            assert!(!rustix::process::geteuid().is_root(), "losetup failed for root: {other:?}");
+            assert!(
+                !rustix::process::geteuid().is_root(),
+                "losetup failed for root: {other:?}"
+            );
             eprintln!("not root: no loop device to be had, real loop test left out");
             return;
         }

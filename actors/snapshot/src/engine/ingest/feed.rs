@@ -57,25 +57,36 @@ impl<'a> Feed<'a> {
         handle: &Handle,
     ) -> Self {
         let size_bytes = disk.size_bytes();
-        let base = base.filter(|(_, manifest)| manifest.root.is_some()).map(|(nodes, manifest)| {
-            let (sender, leaves) = mpsc::channel(OLD_LEAVES_AHEAD);
-            // Ends by itself: with the last leaf, or when the receiver is dropped.
-            handle.spawn(async move {
-                let mut stream = manifest::leaves(nodes, manifest, 0..size_bytes);
-                while let Some(leaf) = stream.next().await {
-                    if sender.send(leaf).await.is_err() {
-                        return;
+        let base = base
+            .filter(|(_, manifest)| manifest.root.is_some())
+            .map(|(nodes, manifest)| {
+                let (sender, leaves) = mpsc::channel(OLD_LEAVES_AHEAD);
+                // Ends by itself: with the last leaf, or when the receiver is dropped.
+                handle.spawn(async move {
+                    let mut stream = manifest::leaves(nodes, manifest, 0..size_bytes);
+                    while let Some(leaf) = stream.next().await {
+                        if sender.send(leaf).await.is_err() {
+                            return;
+                        }
                     }
-                }
+                });
+                Base { leaves, next: None }
             });
-            Base { leaves, next: None }
-        });
-        Self { disk, size_bytes, tasks: 0, at: 0, run: None, base }
+        Self {
+            disk,
+            size_bytes,
+            tasks: 0,
+            at: 0,
+            run: None,
+            base,
+        }
     }
 
     /// The next leaf with data. Waits for the earlier manifest.
     pub(super) fn next(&mut self) -> Result<Option<Task>> {
-        let Some(first) = self.data_from(self.at)? else { return Ok(None) };
+        let Some(first) = self.data_from(self.at)? else {
+            return Ok(None);
+        };
         let index = first.start / LEAF_SPAN_BYTES;
         let start = index * LEAF_SPAN_BYTES;
         let end = (start + LEAF_SPAN_BYTES).min(self.size_bytes);
@@ -97,7 +108,13 @@ impl<'a> Feed<'a> {
         };
         self.at = end;
         self.tasks += 1;
-        Ok(Some(Task { number: self.tasks - 1, index, len, runs, old }))
+        Ok(Some(Task {
+            number: self.tasks - 1,
+            index,
+            len,
+            runs,
+            old,
+        }))
     }
 
     /// The run of data at or after `offset`, cut to begin there.
@@ -140,11 +157,17 @@ impl Base {
                 None => return Ok(Vec::new()),
             }
         }
-        let Some(leaf) = self.next.take_if(|leaf| leaf.index == index) else { return Ok(Vec::new()) };
+        let Some(leaf) = self.next.take_if(|leaf| leaf.index == index) else {
+            return Ok(Vec::new());
+        };
         let start = index * LEAF_SPAN_BYTES;
         let to_chunk = |c: &repo::ChunkRef| {
             let offset = u32::try_from(c.offset.checked_sub(start)?).ok()?;
-            Some(LeafChunk { offset, len: c.len, id: c.id })
+            Some(LeafChunk {
+                offset,
+                len: c.len,
+                id: c.id,
+            })
         };
         Ok(leaf.chunks.iter().filter_map(to_chunk).collect())
     }

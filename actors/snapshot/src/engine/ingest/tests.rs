@@ -16,7 +16,11 @@ use super::*;
 use crate::engine::raw::RawDisk;
 use crate::port::Fingerprint;
 
-const SMALL: Chunker = Chunker::Fastcdc { min_bytes: 256, avg_bytes: 1024, max_bytes: 4096 };
+const SMALL: Chunker = Chunker::Fastcdc {
+    min_bytes: 256,
+    avg_bytes: 1024,
+    max_bytes: 4096,
+};
 const FIXED: Chunker = Chunker::Fixed { chunk_bytes: 16_384 };
 const MIB: u64 = 1 << 20;
 
@@ -37,14 +41,23 @@ impl BlobSink for Memory {
     }
     fn put(&self, kind: BlobKind, id: &BlobId, raw: &[u8]) -> repo::Result<Put> {
         assert_eq!(*id, self.id_of(raw));
-        if self.fails_after.is_some_and(|n| self.puts.fetch_add(1, Ordering::Relaxed) >= n) {
-            return Err(RepoError::new(repo::Kind::Store(store::Kind::Full), "packs/aa", "no space left"));
+        if self
+            .fails_after
+            .is_some_and(|n| self.puts.fetch_add(1, Ordering::Relaxed) >= n)
+        {
+            return Err(RepoError::new(
+                repo::Kind::Store(store::Kind::Full),
+                "packs/aa",
+                "no space left",
+            ));
         }
         let mut blobs = lock(&self.blobs);
         if blobs.insert(*id, (kind, Bytes::copy_from_slice(raw))).is_some() {
             return Ok(Put::Known);
         }
-        Ok(Put::New { stored_bytes: raw.len() as u32 })
+        Ok(Put::New {
+            stored_bytes: raw.len() as u32,
+        })
     }
 }
 
@@ -71,7 +84,10 @@ struct MemoryDisk {
 
 impl MemoryDisk {
     fn dense(bytes: Vec<u8>) -> Self {
-        Self { runs: vec![0..bytes.len() as u64], bytes }
+        Self {
+            runs: vec![0..bytes.len() as u64],
+            bytes,
+        }
     }
     /// With a hole at each run of `len` zeros or more.
     fn sparse(bytes: Vec<u8>, len: usize) -> Self {
@@ -100,33 +116,64 @@ impl DiskRead for MemoryDisk {
         Ok(self.runs.iter().map(|r| r.end - r.start).sum())
     }
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        Ok(self.runs.iter().find(|run| run.end > offset).map(|run| run.start.max(offset)..run.end))
+        Ok(self
+            .runs
+            .iter()
+            .find(|run| run.end > offset)
+            .map(|run| run.start.max(offset)..run.end))
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         buffer.copy_from_slice(&self.bytes[offset as usize..offset as usize + buffer.len()]);
         Ok(())
     }
     fn fingerprint(&self) -> Result<Fingerprint> {
-        Ok(Fingerprint { size_bytes: self.size_bytes(), modified_ns: 0, changed_ns: 0, identity: (0, 0) })
+        Ok(Fingerprint {
+            size_bytes: self.size_bytes(),
+            modified_ns: 0,
+            changed_ns: 0,
+            identity: (0, 0),
+        })
     }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap()
 }
 
 fn threads(threads: usize) -> Options {
-    Options { threads, window_leaves: 3 }
+    Options {
+        threads,
+        window_leaves: 3,
+    }
 }
 
 fn run(disk: &dyn DiskRead, sink: &dyn BlobSink, chunker: Chunker, options: &Options) -> Result<Ingested> {
-    ingest(disk, sink, chunker, None, runtime().handle(), options, &Progress::default())
+    ingest(
+        disk,
+        sink,
+        chunker,
+        None,
+        runtime().handle(),
+        options,
+        &Progress::default(),
+    )
 }
 
 fn run_on(disk: &dyn DiskRead, sink: &Arc<Memory>, chunker: Chunker, base: ManifestRef) -> Result<Ingested> {
     let nodes: Arc<dyn NodeSource> = sink.clone();
     let progress = Progress::default();
-    ingest(disk, &**sink, chunker, Some((nodes, base)), runtime().handle(), &threads(2), &progress)
+    ingest(
+        disk,
+        &**sink,
+        chunker,
+        Some((nodes, base)),
+        runtime().handle(),
+        &threads(2),
+        &progress,
+    )
 }
 
 /// What the manifest and the chunks in `sink` say that the disk holds.
@@ -148,14 +195,21 @@ fn read_out(sink: &Arc<Memory>, manifest: ManifestRef) -> Vec<u8> {
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }
 
 /// A disk of up to two leaves and a bit, of few runs of noise in zeros.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     let len = prop_oneof![Just(2 * LEAF_SPAN_BYTES as usize), 1_usize..9_000_000, 1_usize..20_000];
-    let piece = (0.0_f64..1.0, prop_oneof![1_usize..100, 1_usize..50_000, 1_usize..400_000], any::<u64>());
+    let piece = (
+        0.0_f64..1.0,
+        prop_oneof![1_usize..100, 1_usize..50_000, 1_usize..400_000],
+        any::<u64>(),
+    );
     (len, prop::collection::vec(piece, 0..8)).prop_map(|(len, pieces)| {
         let mut bytes = vec![0; len];
         for (at, piece_len, seed) in pieces {
@@ -210,13 +264,36 @@ fn disk_file(dir: &Path, size_bytes: u64, data: &[(u64, Vec<u8>)]) -> PathBuf {
 #[test]
 fn threads_and_windows_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let data: Vec<_> = (0..12).map(|i| (i * 5 * MIB + 3 * 4096, noise(i, 2_500_000 + 777 * i as usize))).collect();
+    let data: Vec<_> = (0..12)
+        .map(|i| (i * 5 * MIB + 3 * 4096, noise(i, 2_500_000 + 777 * i as usize)))
+        .collect();
     let path = disk_file(dir.path(), 90 * MIB + 123, &data);
     let disk = RawDisk::open_read(&path).unwrap();
-    let one = run(&disk, &Memory::default(), SMALL, &Options { threads: 1, window_leaves: 0 }).unwrap();
+    let one = run(
+        &disk,
+        &Memory::default(),
+        SMALL,
+        &Options {
+            threads: 1,
+            window_leaves: 0,
+        },
+    )
+    .unwrap();
     assert!(one.manifest.root.is_some());
-    for options in [threads(2), threads(7), Options { threads: 4, window_leaves: 100 }, Options::default()] {
-        assert_eq!(run(&disk, &Memory::default(), SMALL, &options).unwrap(), one, "{options:?}");
+    for options in [
+        threads(2),
+        threads(7),
+        Options {
+            threads: 4,
+            window_leaves: 100,
+        },
+        Options::default(),
+    ] {
+        assert_eq!(
+            run(&disk, &Memory::default(), SMALL, &options).unwrap(),
+            one,
+            "{options:?}"
+        );
     }
 }
 
@@ -224,12 +301,26 @@ fn threads_and_windows_change_nothing() {
 fn what_was_moved_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let same = noise(1, 1 << 20);
-    let data = [(0, same.clone()), (8 * MIB, same), (16 * MIB, noise(2, 1 << 20)), (20 * MIB, vec![0; 1 << 20])];
+    let data = [
+        (0, same.clone()),
+        (8 * MIB, same),
+        (16 * MIB, noise(2, 1 << 20)),
+        (20 * MIB, vec![0; 1 << 20]),
+    ];
     let path = disk_file(dir.path(), 1 << 30, &data);
     let disk = RawDisk::open_read(&path).unwrap();
     let sink = Arc::new(Memory::default());
     let progress = Progress::default();
-    let first = ingest(&disk, &*sink, Chunker::default(), None, runtime().handle(), &threads(2), &progress).unwrap();
+    let first = ingest(
+        &disk,
+        &*sink,
+        Chunker::default(),
+        None,
+        runtime().handle(),
+        &threads(2),
+        &progress,
+    )
+    .unwrap();
     let moved = first.moved;
     assert_eq!(moved.hashed_bytes, 3 * MIB);
     assert_eq!(moved.recut_bytes, 3 * MIB);
@@ -243,7 +334,14 @@ fn what_was_moved_is_counted() {
 
     let again = run_on(&disk, &sink, Chunker::default(), first.manifest).unwrap();
     assert_eq!(again.manifest, first.manifest);
-    assert_eq!((again.moved.recut_bytes, again.moved.new_chunks, again.moved.new_raw_bytes), (0, 0, 0));
+    assert_eq!(
+        (
+            again.moved.recut_bytes,
+            again.moved.new_chunks,
+            again.moved.new_raw_bytes
+        ),
+        (0, 0, 0)
+    );
     assert_eq!(again.moved.hashed_bytes, 3 * MIB);
 }
 
@@ -253,7 +351,13 @@ fn only_holes_make_no_root_and_read_nothing() {
     let path = disk_file(dir.path(), 1 << 40, &[]);
     let sink = Memory::default();
     let done = run(&RawDisk::open_read(&path).unwrap(), &sink, SMALL, &threads(2)).unwrap();
-    assert_eq!(done.manifest, ManifestRef { size_bytes: 1 << 40, root: None });
+    assert_eq!(
+        done.manifest,
+        ManifestRef {
+            size_bytes: 1 << 40,
+            root: None
+        }
+    );
     assert_eq!(done.moved, Moved::default());
     assert!(lock(&sink.blobs).is_empty());
 }
@@ -300,7 +404,12 @@ impl<F: Fn() + Send + Sync> DiskRead for Meddled<F> {
 }
 
 fn meddled(path: &Path, at: u64, meddle: impl Fn() + Send + Sync) -> Result<Ingested> {
-    let disk = Meddled { disk: RawDisk::open_read(path).unwrap(), reads: AtomicU64::new(0), at, meddle };
+    let disk = Meddled {
+        disk: RawDisk::open_read(path).unwrap(),
+        reads: AtomicU64::new(0),
+        at,
+        meddle,
+    };
     std::thread::sleep(std::time::Duration::from_millis(30)); // past the tick of older kernels' timestamps
     run(&disk, &Memory::default(), SMALL, &threads(2))
 }
@@ -333,23 +442,39 @@ fn the_first_error_ends_all_threads() {
     let path = disk_file(dir.path(), 64 * MIB, &[(0, noise(1, 64 << 20))]);
     let disk = RawDisk::open_read(&path).unwrap();
     for fails_after in [0, 1, 5000, 20_000] {
-        let sink = Memory { fails_after: Some(fails_after), ..Memory::default() };
+        let sink = Memory {
+            fails_after: Some(fails_after),
+            ..Memory::default()
+        };
         let error = run(&disk, &sink, SMALL, &threads(3)).unwrap_err();
         assert_eq!(error.kind, Kind::Full, "{error}");
     }
     // A base whose nodes are gone.
-    let lost = ManifestRef { size_bytes: 64 * MIB, root: Some(BlobId::from_bytes([9; 32])) };
+    let lost = ManifestRef {
+        size_bytes: 64 * MIB,
+        root: Some(BlobId::from_bytes([9; 32])),
+    };
     let error = run_on(&disk, &Arc::new(Memory::default()), SMALL, lost).unwrap_err();
     assert_eq!(error.kind, Kind::Corrupt, "{error}");
     // Cancelled before and within.
     let progress = Progress::default();
-    let meddled = Meddled { disk, reads: AtomicU64::new(0), at: 3, meddle: || progress.cancel() };
+    let meddled = Meddled {
+        disk,
+        reads: AtomicU64::new(0),
+        at: 3,
+        meddle: || progress.cancel(),
+    };
     let sink = Memory::default();
     let error = ingest(&meddled, &sink, SMALL, None, runtime().handle(), &threads(2), &progress).unwrap_err();
     assert_eq!(error.kind, Kind::Cancelled);
     assert!(progress.now().1 < 32 * MIB, "{:?}", progress.now());
     // A thread that panics.
-    let meddled = Meddled { disk: meddled.disk, reads: AtomicU64::new(0), at: 3, meddle: || panic!("test") };
+    let meddled = Meddled {
+        disk: meddled.disk,
+        reads: AtomicU64::new(0),
+        at: 3,
+        meddle: || panic!("test"),
+    };
     let error = run(&meddled, &sink, SMALL, &threads(2)).unwrap_err();
     assert_eq!(error.kind, Kind::Internal);
     let none = Chunker::Fixed { chunk_bytes: 1 };

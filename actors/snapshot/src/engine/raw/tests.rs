@@ -52,10 +52,16 @@ fn what_is_no_disk_is_refused_and_says_why() {
         for result in [RawDisk::open_read(path), RawDisk::open_write(path)] {
             let (kind, message) = kind_of(result);
             assert_eq!(kind, Kind::Invalid, "{message}");
-            assert!(message.contains(word) && message.contains(path.to_str().unwrap()), "{message}");
+            assert!(
+                message.contains(word) && message.contains(path.to_str().unwrap()),
+                "{message}"
+            );
         }
     }
-    assert_eq!(kind_of(RawDisk::open_read(&dir.path().join("absent"))).0, Kind::NotFound);
+    assert_eq!(
+        kind_of(RawDisk::open_read(&dir.path().join("absent"))).0,
+        Kind::NotFound
+    );
 }
 
 #[test]
@@ -77,7 +83,11 @@ fn a_symlink_is_followed_and_a_second_writer_refused() {
 fn extents_read_and_write_within_the_disk_only() {
     let dir = tempfile::tempdir().unwrap();
     let data = pattern(3, 65536);
-    let path = sparse(dir.path(), 8 * MIB + 100, &[(MIB, data.clone()), (4 * MIB, data.clone())]);
+    let path = sparse(
+        dir.path(),
+        8 * MIB + 100,
+        &[(MIB, data.clone()), (4 * MIB, data.clone())],
+    );
     let disk = RawDisk::open_write(&path).unwrap();
     assert_eq!(disk.size_bytes(), 8 * MIB + 100);
     let mut at = 0;
@@ -163,7 +173,11 @@ fn read_back_comes_from_the_medium() {
     assert_eq!(tail, [6; 5]);
     // The pages were dropped and the reads did not bring them back: so the bytes came from below the cache.
     for at in probes {
-        assert_eq!(cached(&disk.file, at), Some(false), "byte {at} was answered from the cache");
+        assert_eq!(
+            cached(&disk.file, at),
+            Some(false),
+            "byte {at} was answered from the cache"
+        );
     }
     // An ordinary read does bring them back: the probe above can fail.
     disk.read_at(&mut got, MIB + 300).unwrap();
@@ -180,6 +194,11 @@ fn a_changed_disk_has_another_fingerprint() {
     let before = disk.fingerprint().unwrap();
     assert_eq!(before, disk.fingerprint().unwrap());
     std::thread::sleep(std::time::Duration::from_millis(30)); // longer than the clock tick of older kernels' timestamps
-    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[2], 0).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all_at(&[2], 0)
+        .unwrap();
     assert_ne!(before, disk.fingerprint().unwrap());
 }

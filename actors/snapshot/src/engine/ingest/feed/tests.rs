@@ -16,7 +16,10 @@ fn runs_are_widened_to_blocks_and_joined_over_what_is_no_hole() {
     let one = |run: Range<usize>| vec![run];
     assert_eq!(fit(&[100_000..100_001], LEN), one(98_304..102_400));
     // 16 KiB is a hole, less isn't.
-    assert_eq!(fit(&[65_536..69_632, 86_016..90_112], LEN), [65_536..69_632, 86_016..90_112]);
+    assert_eq!(
+        fit(&[65_536..69_632, 86_016..90_112], LEN),
+        [65_536..69_632, 86_016..90_112]
+    );
     assert_eq!(fit(&[65_536..69_633, 86_016..90_112], LEN), one(65_536..90_112));
     // The same towards the leaf's ends.
     assert_eq!(fit(&[12_288..20_480], LEN), one(0..20_480));
