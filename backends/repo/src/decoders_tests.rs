@@ -111,16 +111,16 @@ proptest! {
         }
         // and as rebuilding reads them, also when the checksum fits what is wrong
         let size = bytes.len() as u64;
-        if bytes.len() >= FOOTER_BYTES {
-            if let Ok(length) = pack::trailer_bytes("p", &bytes[bytes.len() - FOOTER_BYTES..], size) {
-                let mut trailer = bytes[bytes.len() - length as usize..].to_vec();
-                let _ = pack::decode_trailer("p", &trailer, size);
-                let check_at = trailer.len() - FOOTER_BYTES + 8;
-                let check = blake3::hash(&trailer[..check_at]);
-                trailer[check_at..check_at + 32].copy_from_slice(check.as_bytes());
-                if let Ok(entries) = pack::decode_trailer("p", &trailer, size) {
-                    open_all(&entries, &bytes);
-                }
+        if bytes.len() >= FOOTER_BYTES
+            && let Ok(length) = pack::trailer_bytes("p", &bytes[bytes.len() - FOOTER_BYTES..], size)
+        {
+            let mut trailer = bytes[bytes.len() - length as usize..].to_vec();
+            let _ = pack::decode_trailer("p", &trailer, size);
+            let check_at = trailer.len() - FOOTER_BYTES + 8;
+            let check = blake3::hash(&trailer[..check_at]);
+            trailer[check_at..check_at + 32].copy_from_slice(check.as_bytes());
+            if let Ok(entries) = pack::decode_trailer("p", &trailer, size) {
+                open_all(&entries, &bytes);
             }
         }
     }

@@ -110,6 +110,15 @@ pub(crate) struct SealedPack {
 }
 
 impl PackBuilder {
+    /// An empty pack in the memory of an earlier one.
+    pub(crate) fn reusing(memory: Option<Vec<u8>>) -> Self {
+        let mut bytes = memory.unwrap_or_default();
+        bytes.clear();
+        Self {
+            bytes,
+            entries: Vec::new(),
+        }
+    }
     /// Appends a blob; returns the pack's length. `capacity` is reserved by the first.
     pub(crate) fn push(&mut self, mut entry: Entry, stored: &[u8], capacity: usize) -> usize {
         if self.bytes.is_empty() {

@@ -26,6 +26,8 @@ use gate::{Gate, Pass};
 
 /// Shards of the set of ids that the session added.
 const SHARDS: usize = 64;
+/// Pack buffers kept for reuse.
+const SPARE_MAX: usize = 2;
 /// Time between renewals of the session's object, in seconds; a sweep takes one that is a day old for dead.
 const RENEW_S: u64 = 600;
 
@@ -77,6 +79,8 @@ struct Inner {
     shards: Vec<Mutex<IdSet>>,
     data: Mutex<PackBuilder>,
     nodes: Mutex<PackBuilder>,
+    /// Memory of packs that are stored, for the next ones: fresh pages cost more than the copying into them.
+    spare: Mutex<Vec<Vec<u8>>>,
     gate: Arc<Gate>,
     /// Packs handed to the background; as many must be in `durable` at the end.
     sealed: AtomicUsize,
@@ -126,6 +130,7 @@ impl Session {
             nodes: Mutex::default(),
             gate: Arc::new(Gate::new(limits.uploads_in_flight_max.max(1))),
             sealed: AtomicUsize::new(0),
+            spare: Mutex::default(),
             durable: Mutex::default(),
             written: RwLock::default(),
             written_count: AtomicUsize::new(0),
@@ -302,7 +307,8 @@ impl Inner {
             // waiting with the lock held is what makes everybody wait when the store lags behind: so no more than the
             // open packs and those in flight are in memory, whatever the number of threads
             let pass = self.gate.enter();
-            (std::mem::take(&mut *pack), pass)
+            let next = PackBuilder::reusing(lock(&self.spare).pop());
+            (std::mem::replace(&mut *pack, next), pass)
         };
         self.upload(taken.0, taken.1);
         Ok(())
@@ -330,7 +336,14 @@ impl Inner {
             name,
             bytes: bytes.len() as u64,
         };
-        io::put(self.repo.store(), &name.key(), bytes.into()).await?;
+        let bytes = Bytes::from(bytes);
+        io::put(self.repo.store(), &name.key(), bytes.clone()).await?;
+        if bytes.is_unique() {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE_MAX {
+                spare.push(bytes.into());
+            }
+        }
         let due = {
             let mut durable = lock(&self.durable);
             durable.packs.push(size);

