@@ -5,6 +5,12 @@ import os
 import subprocess
 
 
+def build(root):
+    """So that no round waits for a compiler."""
+    for package, bench in (("windlass", "ceilings"), ("windlass-repo", "diff")):
+        subprocess.run(["cargo", "bench", "--quiet", "--locked", "--no-run", "-p", package, "--bench", bench], cwd=root, check=True)
+
+
 def measured(root, disk):
     """Bytes a second of reading, cutting, hashing and compressing that disk; see benches/ceilings.rs."""
     out = cargo_bench(root, "windlass", "ceilings", WINDLASS_BENCH_IMAGE=disk)

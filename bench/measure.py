@@ -1,5 +1,6 @@
 """Runs one command and says what it cost; medians and spreads of several runs."""
 
+import concurrent.futures
 import os
 import statistics
 import subprocess
@@ -51,16 +52,21 @@ def tree_bytes(path):
     )
 
 
-def put_bytes_per_s(directory, count_bytes=256 << 20, object_bytes=16 << 20):
-    """How fast objects of 16 MiB can be made durable here: write and fsync, one after the other."""
+def put_bytes_per_s(directory, count_bytes=256 << 20, object_bytes=16 << 20, in_flight=4):
+    """How fast objects of 16 MiB can be made durable here: write and fsync, as many at once as windlass has under way."""
     block = os.urandom(object_bytes)
-    started = time.monotonic()
-    for number in range(count_bytes // object_bytes):
-        path = os.path.join(directory, f"put-{number}")
+    paths = [os.path.join(directory, f"put-{number}") for number in range(count_bytes // object_bytes)]
+
+    def put(path):
         with open(path, "wb", buffering=0) as f:
             f.write(block)
             os.fsync(f.fileno())
+
+    os.sync()
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(in_flight) as pool:
+        list(pool.map(put, paths))
     seconds = time.monotonic() - started
-    for number in range(count_bytes // object_bytes):
-        os.unlink(os.path.join(directory, f"put-{number}"))
+    for path in paths:
+        os.unlink(path)
     return count_bytes / seconds

@@ -148,16 +148,20 @@ def main():
     }
     result["tools"] = {t.name: {"version": t.version()} | t.settings for t in tools}
     samples = {}
-    result["ceilings"] = {"put_bytes_per_s": spread([put_bytes_per_s(work) for _ in range(3)])["median"]}
+    limits = []
     if not args.no_cargo:
-        result["ceilings"] |= ceilings.measured(ROOT, paths["before"])
+        ceilings.build(ROOT)
         result["diff"] = ceilings.diff(ROOT)
     for number in range(args.runs):
         print(f"round {number + 1} of {args.runs}", flush=True)
+        limits.append({"put_bytes_per_s": put_bytes_per_s(work)})
+        if not args.no_cargo:
+            limits[-1] |= ceilings.measured(ROOT, paths["before"])
         turn = number % len(tools)
         for tool in tools[turn:] + tools[:turn]:
             round_of(tool, paths, args, samples)
     result["samples"] = samples
+    result["ceilings"] = {name: spread([limit[name] for limit in limits]) for name in limits[0]}
     if tools[0].name == "windlass":
         result["needed"] = needed(tools[0], paths, samples)
     result["machine"]["load_after"] = os.getloadavg()[0]

@@ -15,8 +15,8 @@ fn demo(tmp: &Path) -> Command {
 
 fn left_behind(tmp: &Path) -> Vec<std::ffi::OsString> {
     std::fs::read_dir(tmp)
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
+        .expect("the directory is there")
+        .map(|e| e.expect("an entry").file_name())
         .collect()
 }
 

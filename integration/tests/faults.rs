@@ -19,18 +19,18 @@ fn stage(name: &str) -> Stage {
 }
 
 fn try_create(windlass: &Windlass, disk: &Path) -> Ended {
-    windlass.run(&create_args(disk)).unwrap()
+    windlass.run(&create_args(disk)).expect("windlass starts")
 }
 
 fn try_restore(windlass: &Windlass, to: &str, disk: &Path) -> Ended {
-    windlass.run(&restore_args(to, disk)).unwrap()
+    windlass.run(&restore_args(to, disk)).expect("windlass starts")
 }
 
 /// Every file below a directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(dir).expect("a directory of the test's") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(files(&path))
         } else {
@@ -263,6 +263,32 @@ fn a_flipped_byte_anywhere_is_found_and_named() {
     verify(&windlass);
 }
 
+/// A damaged index is made anew from the packs; a damaged snapshot can be thrown away by someone who insists.
+#[test]
+fn an_index_can_be_made_anew_and_a_damaged_snapshot_thrown_away() {
+    let stage = stage("rebuilt");
+    let (windlass, url) = stage.windlass("w");
+    let repo = PathBuf::from(url.trim_start_matches("file://"));
+    let id = create(&windlass, &stage.good);
+    for index in files(&repo.join("index")) {
+        let mut bytes = std::fs::read(&index).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&index, bytes).unwrap();
+    }
+    fails(windlass.run(&["snapshot", "verify", "--json"]).unwrap(), Code::Corrupt);
+    let rebuilt = windlass.run(&["repo", "rebuild-index", "--json"]).unwrap().success().json();
+    assert!(rebuilt["blobs"].as_u64().unwrap() > 50, "{rebuilt}");
+    verify(&windlass);
+    let snapshot = repo.join("snapshots").join(&id);
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&snapshot, bytes).unwrap();
+    fails(windlass.run(&["snapshot", "forget", &id, "--json"]).unwrap(), Code::Corrupt);
+    windlass.run(&["snapshot", "forget", &id, "--force", "--json"]).unwrap().success();
+    assert!(list(&windlass).is_empty());
+}
+
 #[test]
 fn a_damaged_pack_stops_a_restore_which_goes_on_when_it_is_mended() {
     let stage = stage("mended");
@@ -381,7 +407,7 @@ fn two_creates_at_once_do_not_meet() {
     // two hosts on one repository: both succeed
     let hosts: Vec<Windlass> = (0..2)
         .map(|i| {
-            Windlass::new(&stage.scratch.dir(&format!("host{i}")).unwrap())
+            Windlass::new(&stage.scratch.dir(format!("host{i}")).unwrap())
                 .unwrap()
                 .env("WINDLASS_REPO", &url)
         })

@@ -1,6 +1,8 @@
 //! `kill -9` at 50 random moments of a create and of a restore: nothing acknowledged is lost, nothing is half-visible, and
 //! the same command finishes. `WINDLASS_SEED` replays, `WINDLASS_KILLS` sets how many.
 
+#![expect(clippy::print_stdout, reason = "how much was tried belongs to the report of a run")]
+
 mod fixture;
 
 use std::time::Duration;

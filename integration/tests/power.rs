@@ -2,6 +2,8 @@
 //! keeps every write, rename and fsync; from it every tree is built that a power cut may leave (un-synced writes dropped,
 //! kept, torn, reordered), and the same command is run again on it. `WINDLASS_POWER_POINTS` sets how many moments.
 
+#![expect(clippy::print_stdout, reason = "how much was tried belongs to the report of a run")]
+
 mod fixture;
 
 use std::os::unix::fs::MetadataExt;
@@ -38,8 +40,9 @@ fn at_every_moment(stage: &Stage, initial: &Path, mount: &Path, log: &Log, mut c
     assert!(points.len() >= 10, "only {} moments were recorded", points.len());
     for &at in &points {
         for policy in policies(at) {
-            stage.scratch.fresh(mount.file_name().unwrap()).unwrap();
-            states.materialise(at, policy, mount).unwrap();
+            let name = mount.file_name().expect("the mount is below the scratch directory");
+            stage.scratch.fresh(name).expect("an empty directory");
+            states.materialise(at, policy, mount).expect("the tree is built");
             keep_identity(mount);
             check(at, policy);
         }
@@ -144,33 +147,33 @@ fn keep_identity(mount: &Path) {
         return;
     };
     for path in journals
-        .map(|e| e.unwrap().path())
+        .map(|e| e.expect("an entry").path())
         .filter(|p| p.extension().is_some_and(|x| x == "json"))
     {
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = std::fs::read_to_string(&path).expect("a journal is text");
         let Some((line, body)) = text.split_once('\n') else {
             continue;
         };
         if !line.ends_with(&blake3::hash(body.as_bytes()).to_hex().to_string()) {
             continue;
         }
-        let mut record: serde_json::Value = serde_json::from_str(body).unwrap();
-        let meta = std::fs::metadata(mount.join("disk.raw")).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(body).expect("a whole journal is JSON");
+        let meta = std::fs::metadata(mount.join("disk.raw")).expect("the disk is there");
         record["intent"]["identity"] = serde_json::json!([meta.dev(), meta.ino()]);
-        let body = serde_json::to_string_pretty(&record).unwrap() + "\n";
-        let (kind, _) = line.split_once(" blake3=").unwrap();
+        let body = serde_json::to_string_pretty(&record).expect("JSON") + "\n";
+        let (kind, _) = line.split_once(" blake3=").expect("a journal's first line has its sum");
         std::fs::write(
             &path,
             format!("{kind} blake3={}\n{body}", blake3::hash(body.as_bytes()).to_hex()),
         )
-        .unwrap();
+        .expect("the journal is written");
     }
 }
 
 /// Moves what is below `from` to below `to`.
 fn move_tree(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        std::fs::rename(entry.path(), to.join(entry.file_name())).expect("it is moved");
     }
 }

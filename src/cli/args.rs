@@ -297,6 +297,8 @@ pub enum RepoVerb {
     Show,
     /// What a repository holds
     Stats,
+    /// Make the index anew from the packs, when an index object is damaged
+    RebuildIndex,
 }
 
 /// `windlass jobs ...`

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use wire::ErrorBody;
-use wire::repo::{RepoInit, RepoShow, RepoStats};
+use wire::repo::{RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 
 use super::args::RepoVerb;
 use super::{Context, show, table};
@@ -25,11 +25,16 @@ pub async fn run(context: &Context, verb: &RepoVerb) -> Result<ExitCode, ErrorBo
     }
     let client = context.connect().await?;
     let repo = context.repo(&client);
+    if let RepoVerb::RebuildIndex = verb {
+        let done = super::snapshot::finish(context, &client, &RepoRebuildIndex { repo }, None, show::rebuilt).await;
+        client.close().await;
+        return done;
+    }
     let result = match verb {
         RepoVerb::Init => client.call(&RepoInit { repo, chunker: None }).await.map(Reply::Info),
         RepoVerb::Show => client.call(&RepoShow { repo }).await.map(Reply::Info),
         RepoVerb::Stats => client.call(&RepoStats { repo }).await.map(Reply::Counts),
-        RepoVerb::Ls => unreachable!("answered without a client"),
+        RepoVerb::Ls | RepoVerb::RebuildIndex => unreachable!("answered above"),
     };
     client.close().await;
     match result? {

@@ -1,3 +1,9 @@
+//! Errors of the house while it starts something.
+//!
+//! Policy: what the bus or the job store answered is carried whole, as the body that it becomes, so that its code and hint
+//! arrive; a caller decides by [`Kind`] or `is_permanent`, never by the text. Faults of a concern that runs are no
+//! `RuntimeError`: they are answers.
+
 use wire::{Code, ErrorBody};
 
 /// What kind of fault the house had while it started something.

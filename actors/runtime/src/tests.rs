@@ -31,6 +31,8 @@ enum How {
     HoldAndPanic,
     PanicInHandler,
     PanicInEffect,
+    /// The effect waits until the test lets go, with the keeper's thread free, then panics.
+    HoldAndPanicInEffect,
     PanicInDecision,
     PanicInDropOfEffect,
     /// The effect takes 300 ms.
@@ -72,6 +74,8 @@ struct Tower {
     built: AtomicU64,
     rung: Mutex<Vec<u64>>,
     hold: Mutex<Option<mpsc::Receiver<()>>>,
+    /// Lets an effect that holds go on.
+    effect_go: Arc<tokio::sync::Notify>,
     /// Builds that panic, counted down.
     bad_builds: AtomicU64,
     observe_panics: AtomicU64,
@@ -124,6 +128,13 @@ impl Bell {
                 tokio::task::yield_now().await;
                 panic!("the clapper falls off")
             }),
+            How::HoldAndPanicInEffect => {
+                let go = self.tower.effect_go.clone();
+                Effect::run(async move {
+                    go.notified().await;
+                    panic!("the clapper falls off")
+                })
+            }
             How::PanicInDecision => Effect::then(tokio::task::yield_now(), |_: &mut Self, ()| {
                 panic!("the ringer changes his mind")
             }),

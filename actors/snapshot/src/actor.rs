@@ -8,7 +8,7 @@ use runtime::{Call, Concern, Effect, JobContext, Kinds, OnCrash, Routes, Runner}
 use serde_json::{Value, json};
 use wire::event::CloudEvent;
 use wire::job::JobAccepted;
-use wire::repo::{RepoCounts, RepoInfo, RepoInit, RepoShow, RepoStats};
+use wire::repo::{RepoCounts, RepoInfo, RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 use wire::snapshot::{
     DiffReport, DiskRestored, Forgotten, SnapshotCreate, SnapshotCreated, SnapshotDiff, SnapshotExport, SnapshotForget,
     SnapshotForgotten, SnapshotInfo, SnapshotList, SnapshotListing, SnapshotPlan, SnapshotRestore, SnapshotShow,
@@ -43,8 +43,8 @@ impl Snapshot {
     /// is not: whoever asked for a state at one time doesn't want another, and nothing of it is visible.
     pub fn kinds(tools: &Arc<Tools>) -> Kinds {
         let t = tools.clone();
-        let (create, restore, plan, undo, export, verify) =
-            (t.clone(), t.clone(), t.clone(), t.clone(), t.clone(), t);
+        let (create, restore, plan, undo) = (t.clone(), t.clone(), t.clone(), t.clone());
+        let (export, verify, rebuild) = (t.clone(), t.clone(), t);
         Kinds::new()
             .on(OnCrash::Fail, move |context, request: SnapshotCreate| {
                 let tools = create.clone();
@@ -81,6 +81,10 @@ impl Snapshot {
             .on(OnCrash::Fail, move |context, request: SnapshotVerify| {
                 let tools = verify.clone();
                 followed(context, |progress| async move { job::verify(&tools, request, &progress).await })
+            })
+            .on(OnCrash::Fail, move |context, request: RepoRebuildIndex| {
+                let tools = rebuild.clone();
+                followed(context, |_| async move { job::repo_rebuild_index(&tools, request).await })
             })
     }
 
@@ -135,6 +139,7 @@ impl Concern for Snapshot {
             .on(Self::job::<SnapshotUndo>)
             .on(Self::job::<SnapshotExport>)
             .on(Self::job::<SnapshotVerify>)
+            .on(Self::job::<RepoRebuildIndex>)
             .on(Self::list)
             .on(Self::show)
             .on(Self::diff)

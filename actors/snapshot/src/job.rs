@@ -25,7 +25,7 @@ pub use create::create;
 
 pub use export::export;
 pub use look::{diff, forget, list, show};
-pub use repository::{repo_init, repo_show, repo_stats};
+pub use repository::{repo_init, repo_rebuild_index, repo_show, repo_stats};
 pub use restore::restore;
 pub use undo::{plan, undo};
 pub use verify::verify;

@@ -128,6 +128,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint::<repo::RepoInit>(),
         endpoint::<repo::RepoShow>(),
         endpoint::<repo::RepoStats>(),
+        endpoint::<repo::RepoRebuildIndex>(),
         endpoint::<snapshot::SnapshotCreate>(),
         endpoint::<snapshot::SnapshotRestore>(),
         endpoint::<snapshot::SnapshotPlan>(),

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::job::{JobAccepted, JobId};
 use crate::{Address, Request};
 
 /// How disks are cut into chunks; fixed for a repository's life, so that equal data has equal ids.
@@ -104,6 +105,23 @@ pub struct RepoCounts {
     pub disk_bytes: u64,
 }
 
+/// Makes a repository's index anew from what its packs say that they hold: for when an index object is damaged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepoRebuildIndex {
+    /// Where; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+}
+
+/// Result of making the index anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RebuiltIndex {
+    /// The repository's URL, without secrets.
+    pub url: String,
+    /// Chunks and manifest nodes that the new index knows.
+    pub blobs: u64,
+}
+
 impl RepoInfo {
     fn sample() -> Self {
         Self {
@@ -167,5 +185,19 @@ impl Request for RepoStats {
             packs: 21,
             ..RepoCounts::default()
         }
+    }
+}
+
+impl Request for RepoRebuildIndex {
+    type Reply = JobAccepted;
+    const CONCERN: &'static str = "snapshot";
+    const VERB: &'static str = "repo_rebuild_index";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "Make a repository's index anew from its packs";
+    fn sample() -> Self {
+        Self { repo: sample_url() }
+    }
+    fn sample_reply() -> JobAccepted {
+        JobAccepted { job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()), duplicate: false }
     }
 }

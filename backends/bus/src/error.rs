@@ -1,3 +1,8 @@
+//! Errors of a bus.
+//!
+//! Policy: an adapter maps its SDK's errors to a [`Kind`] and keeps them as the source. What a server answers, a refusal too,
+//! travels in the answer and is no error of the bus. A caller decides by the kind, never by the text.
+
 use wire::{Code, ErrorBody};
 
 /// What kind of fault the bus had.

@@ -1,3 +1,8 @@
+//! Errors of the job store.
+//!
+//! Policy: a refusal names the job and leaves it as it was. A fault of the state beneath is kept as the source, and its code
+//! and hint become the answer's. A caller decides by [`Kind`], never by the text.
+
 use wire::job::{JobId, JobState};
 use wire::{Code, ErrorBody};
 

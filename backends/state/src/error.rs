@@ -1,3 +1,8 @@
+//! Errors of the state.
+//!
+//! Policy: an adapter maps its database's errors to a [`Kind`] and keeps them as the source; the database's types stop there.
+//! Nothing was changed when an error comes back, and the message says so. A caller decides by the kind, never by the text.
+
 use wire::{Code, ErrorBody};
 
 /// What kind of fault the state had.

@@ -50,6 +50,46 @@ async fn a_panic_costs_one_message_and_the_successor_serves_the_ten_behind_it() 
     assert_eq!(bell.mailbox_messages, 0);
 }
 
+/// Here the ten wait in the keeper's own queue, not on their way to it: the bad effect leaves the keeper's thread free,
+/// which takes every letter in, and one message at a time is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keepers_own_queue_survives_a_panic_of_the_effect_before_it() {
+    let one_at_a_time = Limits {
+        in_flight_max: 1,
+        ..limits()
+    };
+    let (site, tower) = Site::with_bell(one_at_a_time).await;
+    let ring_all = async {
+        let bad = site.ring(0, How::HoldAndPanicInEffect);
+        let ten = async {
+            eventually(|| async { tower.rung() == [0] }).await;
+            join_all((1..=10).map(|n| site.ring(n, How::Well))).await
+        };
+        futures::join!(bad, ten)
+    };
+    let release = async {
+        eventually(|| async { site.waiting() == 10 }).await;
+        // The keeper answers this after it took in what came before, and it does so while the effect is under way.
+        let bell = site.bell().await;
+        assert_eq!(bell.observed, serde_json::json!({"built": 1}), "the first bell still hangs");
+        assert_eq!(bell.mailbox_messages, 10, "taken in, not taken up");
+        assert_eq!(tower.rung(), [0], "one at a time");
+        tower.effect_go.notify_one();
+    };
+    let ((bad, ten), ()) = futures::join!(ring_all, release);
+
+    let bad = bad.unwrap_err();
+    assert_eq!(bad.code, Code::Internal);
+    assert!(bad.message.contains("the clapper falls off"), "{}", bad.message);
+    let answered: Vec<_> = ten.into_iter().map(Result::unwrap).collect();
+    let expected: Vec<_> = (1..=10).map(|n| Rung { n, built: 2 }).collect();
+    assert_eq!(answered, expected, "all ten by the one successor");
+    assert_eq!(tower.rung(), (0..=10).collect::<Vec<_>>(), "in their order");
+    let bell = site.bell().await;
+    assert_eq!((bell.deaths.get("panic"), bell.answered.get("ok")), (Some(&1), Some(&10)));
+    assert_eq!(bell.mailbox_messages, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_concern_that_spends_its_budget_is_failed_and_the_rest_go_on() {
     let (site, tower) = Site::with_bell(limits()).await;

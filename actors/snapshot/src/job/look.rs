@@ -80,7 +80,10 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
         return Err(SnapshotError::new(Kind::Invalid, "to forget a snapshot takes its id, not 'latest'; nothing was changed")
             .hint("windlass snapshot ls"));
     }
-    let doc = find(&repo, None, &request.id).await?;
+    let doc = match find(&repo, None, &request.id).await {
+        Err(e) if e.kind == Kind::Corrupt => return discard(&repo, &request, e).await,
+        found => found?,
+    };
     let id = doc.id.to_string();
     for journal in Journals::new(&tools.state_dir).list()? {
         let journal = journal?;
@@ -95,6 +98,16 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
     }
     let gone = repo.forget(&doc.id, request.force, &runtime::rfc3339(tools.clock.now_ms())).await?;
     Ok(Forgotten { id, vm: gone.vm })
+}
+
+/// A snapshot whose object is damaged can only be thrown away, and only by someone who insists.
+async fn discard(repo: &Repo, request: &SnapshotForget, damaged: SnapshotError) -> Result<Forgotten> {
+    let id: repo::SnapshotId = match request.id.parse() {
+        Ok(id) if request.force => id,
+        _ => return Err(damaged.hint(format!("to throw it away: windlass snapshot forget {} --force", request.id))),
+    };
+    repo.discard(&id).await?;
+    Ok(Forgotten { id: id.to_string(), vm: "unknown (its object was damaged)".into() })
 }
 
 /// `windlass snapshot diff`.

@@ -69,7 +69,7 @@ pub(super) async fn ways_back(tools: &Tools, repo: &Repo, vm: &str) -> Result<Ve
     };
     let below = Key::new(format!("snapshot/undo/{vm}")).map_err(unreadable)?;
     let entries = tools.state.list(&Prefix::below(&below), None, WAYS_BACK_MAX).await.map_err(unreadable)?;
-    let ours = |back: &WayBack| back.version == VERSION && back.repository == repo.config().id.to_string();
+    let ours = |back: &WayBack| back.version == VERSION && back.repository == repo.config().id;
     Ok(entries.iter().filter_map(|e| serde_json::from_slice(&e.value).ok()).filter(ours).collect())
 }
 
@@ -100,5 +100,5 @@ pub(super) async fn base(tools: &Tools, repo: &Repo, vm: &str, disk: &str, size_
 async fn last_equal(tools: &Tools, repo: &Repo, vm: &str, disk: &str) -> Option<String> {
     let entry = tools.state.get(&key("disks", vm, disk)?).await.ok()??;
     let record: LastEqual = serde_json::from_slice(&entry.value).ok()?;
-    (record.version == VERSION && record.repository == repo.config().id.to_string()).then_some(record.snapshot)
+    (record.version == VERSION && record.repository == repo.config().id).then_some(record.snapshot)
 }

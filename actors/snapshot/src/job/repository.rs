@@ -1,7 +1,7 @@
 //! Verbs about the repository itself.
 
 use repo::Repo;
-use wire::repo::{RepoCounts, RepoInfo, RepoInit, RepoShow, RepoStats};
+use wire::repo::{RebuiltIndex, RepoCounts, RepoInfo, RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 
 use super::Tools;
 use crate::Result;
@@ -30,4 +30,11 @@ pub async fn repo_show(tools: &Tools, request: RepoShow) -> Result<RepoInfo> {
 /// `windlass repo stats`.
 pub async fn repo_stats(tools: &Tools, request: RepoStats) -> Result<RepoCounts> {
     Ok(tools.repos.open(request.repo.as_deref()).await?.counts().await?)
+}
+
+/// `windlass repo rebuild-index`.
+pub async fn repo_rebuild_index(tools: &Tools, request: RepoRebuildIndex) -> Result<RebuiltIndex> {
+    let repo = tools.repos.open(request.repo.as_deref()).await?;
+    let blobs = repo.rebuild_index().await?;
+    Ok(RebuiltIndex { url: repo.url(), blobs })
 }

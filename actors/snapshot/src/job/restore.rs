@@ -278,7 +278,7 @@ pub(super) async fn undo_unfinished(
 ) -> Result<RestoreReport> {
     let began_ms = tools.clock.monotonic_ms();
     for intent in journals.iter().map(|j| &j.record().intent) {
-        if intent.repo_id != repo.config().id.to_string() {
+        if intent.repo_id != repo.config().id {
             return Err(SnapshotError::new(
                 Kind::Invalid,
                 format!("the unfinished restore of VM {vm} used the repository {}, not {}; nothing was changed", intent.repo_url, repo.url()),

@@ -115,7 +115,8 @@ impl Repo {
     ///
     /// # Errors
     /// `Kind::NotFound`; `Kind::Conflict` when it is held until after `now` (RFC 3339) and `force` is not given;
-    /// `Kind::Invalid` when `now` is no time; or the store's. A damaged snapshot is removed with `force` alone.
+    /// `Kind::Invalid` when `now` is no time; or the store's. A damaged
+    /// one is `Kind::Corrupt` and stays: [`Repo::discard`].
     pub async fn forget(&self, id: &SnapshotId, force: bool, now: &str) -> Result<SnapshotDoc> {
         let object = SnapshotDoc::key_of(id);
         let doc = self.snapshot(&id.to_string()).await?;
@@ -132,6 +133,20 @@ impl Repo {
         }
         io::delete(self.store(), &[object]).await?;
         Ok(doc)
+    }
+
+    /// Removes a snapshot's object that can't be read, so that it doesn't stand in the way of checks for ever. What it said,
+    /// a hold among it, is lost already.
+    ///
+    /// # Errors
+    /// `Kind::NotFound`; `Kind::Conflict` when it can be read; or the store's.
+    pub async fn discard(&self, id: &SnapshotId) -> Result<()> {
+        let object = SnapshotDoc::key_of(id);
+        match self.snapshot(&id.to_string()).await {
+            Err(e) if e.kind == Kind::Corrupt => io::delete(self.store(), &[object]).await,
+            Err(e) => Err(e),
+            Ok(_) => Err(RepoError::new(Kind::Conflict, object, "is not damaged; it was left as it is")),
+        }
     }
 
     /// Counts what the repository holds. A blob that two sessions stored at once counts twice.
