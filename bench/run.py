@@ -173,5 +173,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except Failed as error:
+    except (Failed, subprocess.CalledProcessError) as error:
         sys.exit(f"bench: {error}")

@@ -28,6 +28,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Opens repositories.
     pub repos: Arc<dyn Repos>,
+    /// Tells when the state directory is free again.
+    pub release: state::Release,
 }
 
 /// Opens what the configuration says. Holds the state directory's lock from here on.
@@ -46,6 +48,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     };
     Ok(Ports {
         bus,
+        release: database.release(),
         state: Arc::new(state::Redb::new(database.clone(), runtime::state_clock(&clock))),
         jobs: Arc::new(jobs::Redb::new(database, runtime::job_source(&clock), limits)),
         repos: Arc::new(Repositories::new(config, clock.clone())),

@@ -116,8 +116,20 @@ impl House {
             .drain(Duration::from_secs(self.parts.config.runtime.drain_timeout_s))
             .await
     }
-    /// Ends a single command's house.
+    /// Ends a single command's house; the state directory is free when this returns.
     pub async fn stop(self) {
         self.drain().await;
+        let (release, patience_s) = (
+            self.parts.ports.release.clone(),
+            self.parts.config.runtime.drain_timeout_s,
+        );
+        drop(self);
+        // the threads of the concerns let go a moment after they were told to
+        if !release.wait(Duration::from_secs(patience_s)).await {
+            tracing::warn!(
+                waited_s = patience_s,
+                "the state directory is still in use as the command ends"
+            );
+        }
     }
 }

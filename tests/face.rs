@@ -134,7 +134,11 @@ fn errors_have_their_exit_codes_and_places() {
         ("--config absent.toml config show", "not_found", 3),
         ("check-config absent.toml", "not_found", 3),
         ("send nobody.home", "invalid", 2),
-        ("--repo absent snapshot create --vm web1 --disk web1.raw", "not_found", 3),
+        (
+            "--repo absent snapshot create --vm web1 --disk web1.raw",
+            "not_found",
+            3,
+        ),
         ("--repo http://x repo show", "invalid", 2),
         ("--repo absent repo show", "not_found", 3),
     ] {
@@ -146,7 +150,10 @@ fn errors_have_their_exit_codes_and_places() {
         assert_eq!((out.status.code(), out.stdout.len()), (Some(exit), 0), "{line}: {err}");
         assert!(err.contains("error: "), "{line}: {err}");
     }
-    assert!(!home.path("absent").exists(), "a repository that was only named was made");
+    assert!(
+        !home.path("absent").exists(),
+        "a repository that was only named was made"
+    );
 }
 
 #[test]

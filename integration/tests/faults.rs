@@ -5,26 +5,10 @@ mod fixture;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{Stage, create, create_args, fails, list, restore_args, show, text, verify};
-use windlass_integration::limits::Mounted;
+use fixture::{SMALL_DISK_BYTES, create, fails, list, show, small_stage, text, try_create, try_restore, verify};
+use windlass_integration::disk;
 use windlass_integration::process::{Ended, Windlass};
-use windlass_integration::{Random, disk, tree};
 use wire::Code;
-
-const DISK_BYTES: u64 = 32 << 20;
-const DATA_BYTES: u64 = 8 << 20;
-
-fn stage(name: &str) -> Stage {
-    Stage::new(name, 3, DISK_BYTES, DATA_BYTES)
-}
-
-fn try_create(windlass: &Windlass, disk: &Path) -> Ended {
-    windlass.run(&create_args(disk)).expect("windlass starts")
-}
-
-fn try_restore(windlass: &Windlass, to: &str, disk: &Path) -> Ended {
-    windlass.run(&restore_args(to, disk)).expect("windlass starts")
-}
 
 /// Every file below a directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -42,7 +26,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn disks_that_are_none_are_refused() {
-    let stage = stage("bad-disks");
+    let stage = small_stage("bad-disks");
     let (windlass, _) = stage.windlass("w");
     fails(
         try_create(&windlass, &stage.scratch.join("missing.raw")),
@@ -73,7 +57,7 @@ fn disks_that_are_none_are_refused() {
 
 #[test]
 fn restores_that_make_no_sense_are_refused_and_change_nothing() {
-    let stage = stage("bad-restores");
+    let stage = small_stage("bad-restores");
     let (windlass, _) = stage.windlass("w");
     let disk = stage.scratch.join("disk.raw");
     stage.put(&stage.good, &disk);
@@ -89,7 +73,7 @@ fn restores_that_make_no_sense_are_refused_and_change_nothing() {
         .write(true)
         .open(&longer)
         .unwrap()
-        .set_len(DISK_BYTES + 4096)
+        .set_len(SMALL_DISK_BYTES + 4096)
         .unwrap();
     let named = |path: &Path| {
         [
@@ -127,7 +111,7 @@ fn restores_that_make_no_sense_are_refused_and_change_nothing() {
 
 #[test]
 fn a_disk_in_use_is_refused() {
-    let stage = stage("in-use");
+    let stage = small_stage("in-use");
     let (windlass, _) = stage.windlass("w");
     let disk = stage.scratch.join("disk.raw");
     stage.put(&stage.good, &disk);
@@ -170,7 +154,7 @@ fn a_disk_in_use_is_refused() {
 
 #[test]
 fn a_disk_that_changes_while_it_is_read_is_noticed() {
-    let stage = stage("changing");
+    let stage = small_stage("changing");
     let (windlass, _) = stage.windlass("w");
     let disk = stage.scratch.join("disk.raw");
     stage.put(&stage.good, &disk);
@@ -193,7 +177,7 @@ fn a_disk_that_changes_while_it_is_read_is_noticed() {
 
 #[test]
 fn a_repository_that_is_not_there_newer_or_taken_is_told() {
-    let stage = stage("repos");
+    let stage = small_stage("repos");
     let (windlass, url) = stage.windlass("w");
     let elsewhere = format!("file://{}", stage.scratch.join("nothing-here").display());
     let missing = ["snapshot", "ls", "--json", "--repo", &elsewhere];
@@ -211,7 +195,11 @@ fn a_repository_that_is_not_there_newer_or_taken_is_told() {
     let text = std::fs::read_to_string(&config).unwrap();
     let (_, body) = text.split_once('\n').unwrap();
     let words = "windlass repository v7";
-    let sum = blake3::Hasher::new().update(words.as_bytes()).update(body.as_bytes()).finalize().to_hex();
+    let sum = blake3::Hasher::new()
+        .update(words.as_bytes())
+        .update(body.as_bytes())
+        .finalize()
+        .to_hex();
     std::fs::write(&config, format!("{words} blake3={sum}\n{body}")).unwrap();
     let said = fails(windlass.run(&["snapshot", "ls", "--json"]).unwrap(), Code::Invalid);
     assert!(said.contains('7'), "does not name the version: {said}");
@@ -221,7 +209,7 @@ fn a_repository_that_is_not_there_newer_or_taken_is_told() {
 /// One flipped byte in each file of the repository in turn: pack, index, snapshot, config (manifest nodes stand in packs).
 #[test]
 fn a_flipped_byte_anywhere_is_found_and_named() {
-    let stage = stage("flipped");
+    let stage = small_stage("flipped");
     let (windlass, url) = stage.windlass("w");
     let id = create(&windlass, &stage.good);
     verify(&windlass);
@@ -266,7 +254,7 @@ fn a_flipped_byte_anywhere_is_found_and_named() {
 /// A damaged index is made anew from the packs; a damaged snapshot can be thrown away by someone who insists.
 #[test]
 fn an_index_can_be_made_anew_and_a_damaged_snapshot_thrown_away() {
-    let stage = stage("rebuilt");
+    let stage = small_stage("rebuilt");
     let (windlass, url) = stage.windlass("w");
     let repo = PathBuf::from(url.trim_start_matches("file://"));
     let id = create(&windlass, &stage.good);
@@ -277,21 +265,31 @@ fn an_index_can_be_made_anew_and_a_damaged_snapshot_thrown_away() {
         std::fs::write(&index, bytes).unwrap();
     }
     fails(windlass.run(&["snapshot", "verify", "--json"]).unwrap(), Code::Corrupt);
-    let rebuilt = windlass.run(&["repo", "rebuild-index", "--json"]).unwrap().success().json();
+    let rebuilt = windlass
+        .run(&["repo", "rebuild-index", "--json"])
+        .unwrap()
+        .success()
+        .json();
     assert!(rebuilt["blobs"].as_u64().unwrap() > 50, "{rebuilt}");
     verify(&windlass);
     let snapshot = repo.join("snapshots").join(&id);
     let mut bytes = std::fs::read(&snapshot).unwrap();
     bytes[200] ^= 1;
     std::fs::write(&snapshot, bytes).unwrap();
-    fails(windlass.run(&["snapshot", "forget", &id, "--json"]).unwrap(), Code::Corrupt);
-    windlass.run(&["snapshot", "forget", &id, "--force", "--json"]).unwrap().success();
+    fails(
+        windlass.run(&["snapshot", "forget", &id, "--json"]).unwrap(),
+        Code::Corrupt,
+    );
+    windlass
+        .run(&["snapshot", "forget", &id, "--force", "--json"])
+        .unwrap()
+        .success();
     assert!(list(&windlass).is_empty());
 }
 
 #[test]
 fn a_damaged_pack_stops_a_restore_which_goes_on_when_it_is_mended() {
-    let stage = stage("mended");
+    let stage = small_stage("mended");
     let (windlass, url) = stage.windlass("w");
     let disk = stage.scratch.join("disk.raw");
     stage.put(&stage.good, &disk);
@@ -323,71 +321,8 @@ fn a_damaged_pack_stops_a_restore_which_goes_on_when_it_is_mended() {
 }
 
 #[test]
-fn a_full_repository_loses_nothing() {
-    let stage = stage("full-repository");
-    let small = Mounted::small(&stage.scratch.join("small"), 6 << 20).unwrap();
-    let windlass = Windlass::new(&stage.scratch.dir("state").unwrap())
-        .unwrap()
-        .env("WINDLASS_REPO", format!("file://{}/repo", small.path().display()));
-    windlass.run(&["repo", "init", "--json"]).unwrap().success();
-    let tiny = stage.scratch.join("tiny.raw");
-    disk::sparse(&tiny, 1 << 20).unwrap();
-    disk::overwrite(&tiny, 0, b"a little").unwrap();
-    let id = create(&windlass, &tiny);
-    let large = stage.scratch.join("large.raw");
-    disk::sparse(&large, 12 << 20).unwrap();
-    disk::overwrite(&large, 0, &disk::random_bytes(&mut Random::new(5), 12 << 20)).unwrap();
-    fails(try_create(&windlass, &large), Code::Unavailable);
-    let seen = list(&windlass);
-    assert_eq!(seen.len(), 1);
-    assert_eq!(text(&seen[0], "id"), id);
-    verify(&windlass);
-}
-
-#[test]
-fn a_full_disk_stops_a_restore_which_goes_on_when_there_is_room() {
-    let stage = stage("full-disk");
-    let (windlass, _) = stage.windlass("w");
-    let small = Mounted::small(&stage.scratch.join("small"), 24 << 20).unwrap();
-    let disk = small.path().join("disk.raw");
-    stage.put(&stage.good, &disk);
-    let id = create(&windlass, &disk);
-    // all of it becomes a hole, and something else takes the room
-    let file = std::fs::File::options().write(true).open(&disk).unwrap();
-    disk::punch_hole(&file, 0, DISK_BYTES).unwrap();
-    drop(file);
-    let ballast = small.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 20 << 20]).unwrap();
-    fails(try_restore(&windlass, &id, &disk), Code::Unavailable);
-    std::fs::remove_file(&ballast).unwrap();
-    try_restore(&windlass, &id, &disk).success();
-    disk::assert_same(&stage.good, &disk);
-}
-
-#[test]
-fn no_permission_is_told() {
-    let stage = stage("denied");
-    let (windlass, url) = stage.windlass("w");
-    let disk = stage.scratch.dir("there").unwrap().join("disk.raw");
-    stage.put(&stage.good, &disk);
-    let id = create(&windlass, &disk);
-    std::fs::write(&disk, std::fs::read(&stage.bad).unwrap()).unwrap();
-    {
-        let _fixed = Mounted::read_only(&stage.scratch.join("there")).unwrap();
-        fails(try_restore(&windlass, &id, &disk), Code::Denied);
-        let repo = PathBuf::from(url.trim_start_matches("file://"));
-        let before = tree::read(&repo).unwrap();
-        let _repo = Mounted::read_only(&repo).unwrap();
-        fails(try_create(&windlass, &disk), Code::Denied);
-        assert!(tree::differences(&before, &tree::read(&repo).unwrap()).is_empty());
-    }
-    disk::assert_same(&stage.bad, &disk);
-    try_restore(&windlass, &id, &disk).success();
-}
-
-#[test]
 fn two_creates_at_once_do_not_meet() {
-    let stage = stage("two-at-once");
+    let stage = small_stage("two-at-once");
     let (windlass, url) = stage.windlass("w");
     windlass.run(&["repo", "init", "--json"]).unwrap().success();
     // one state directory: the second is told who has it, or comes after; each that was acknowledged is listed
@@ -424,7 +359,7 @@ fn two_creates_at_once_do_not_meet() {
 /// Several disks and a definition are one snapshot; each goes back where it is said to be.
 #[test]
 fn a_vm_with_two_disks_and_a_definition() {
-    let stage = stage("two-disks");
+    let stage = small_stage("two-disks");
     let (windlass, _) = stage.windlass("w");
     let (root, data) = (stage.scratch.join("root.raw"), stage.scratch.join("data.raw"));
     stage.put(&stage.good, &root);

@@ -235,7 +235,10 @@ pub fn verified(report: &VerifyReport) -> String {
 
 /// The end of `windlass repo rebuild-index`.
 pub fn rebuilt(report: &wire::repo::RebuiltIndex) -> String {
-    pairs([("repository", report.url.clone()), ("index", format!("made anew, {} blobs", count(report.blobs)))])
+    pairs([
+        ("repository", report.url.clone()),
+        ("index", format!("made anew, {} blobs", count(report.blobs))),
+    ])
 }
 
 /// `windlass snapshot forget`

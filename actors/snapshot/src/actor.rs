@@ -34,7 +34,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The concern as the keeper's factory builds it, again after each death: it has no state of its own to lose.
     pub fn new(tools: Arc<Tools>, runner: Runner) -> Self {
-        Self { tools, runner, asked: 0, jobs_accepted: 0 }
+        Self {
+            tools,
+            runner,
+            asked: 0,
+            jobs_accepted: 0,
+        }
     }
 
     /// The kinds of job that [`runtime::House::runner`] runs for this concern.
@@ -50,7 +55,13 @@ impl Snapshot {
                 let tools = create.clone();
                 followed(context, |progress| async move {
                     let snapshot = job::create(&tools, request, &progress).await?;
-                    announce(&tools, SnapshotCreated { snapshot: snapshot.clone() }).await;
+                    announce(
+                        &tools,
+                        SnapshotCreated {
+                            snapshot: snapshot.clone(),
+                        },
+                    )
+                    .await;
                     Ok(snapshot)
                 })
             })
@@ -64,7 +75,9 @@ impl Snapshot {
             })
             .on(OnCrash::Fail, move |context, request: SnapshotPlan| {
                 let tools = plan.clone();
-                followed(context, |progress| async move { job::plan(&tools, request, &progress).await })
+                followed(context, |progress| async move {
+                    job::plan(&tools, request, &progress).await
+                })
             })
             .on(OnCrash::Resume, move |context, request: SnapshotUndo| {
                 let tools = undo.clone();
@@ -76,15 +89,22 @@ impl Snapshot {
             })
             .on(OnCrash::Fail, move |context, request: SnapshotExport| {
                 let tools = export.clone();
-                followed(context, |progress| async move { job::export(&tools, request, &progress).await })
+                followed(context, |progress| async move {
+                    job::export(&tools, request, &progress).await
+                })
             })
             .on(OnCrash::Fail, move |context, request: SnapshotVerify| {
                 let tools = verify.clone();
-                followed(context, |progress| async move { job::verify(&tools, request, &progress).await })
+                followed(context, |progress| async move {
+                    job::verify(&tools, request, &progress).await
+                })
             })
             .on(OnCrash::Fail, move |context, request: RepoRebuildIndex| {
                 let tools = rebuild.clone();
-                followed(context, |_| async move { job::repo_rebuild_index(&tools, request).await })
+                followed(
+                    context,
+                    |_| async move { job::repo_rebuild_index(&tools, request).await },
+                )
             })
     }
 
@@ -114,7 +134,14 @@ impl Snapshot {
     fn forget(&mut self, request: SnapshotForget, _: &Call) -> Effect<Self, Forgotten> {
         self.look(|tools| async move {
             let gone = job::forget(&tools, request).await?;
-            announce(&tools, SnapshotForgotten { id: gone.id.clone(), vm: gone.vm.clone() }).await;
+            announce(
+                &tools,
+                SnapshotForgotten {
+                    id: gone.id.clone(),
+                    vm: gone.vm.clone(),
+                },
+            )
+            .await;
             Ok(gone)
         })
     }
@@ -185,8 +212,12 @@ where
 
 /// Publishes an event. That nobody heard it is no fault of what happened.
 async fn announce<T: Topic>(tools: &Tools, data: T) {
-    let event =
-        CloudEvent::new(runtime::ulid(&*tools.clock), &tools.host, runtime::rfc3339(tools.clock.now_ms()), data);
+    let event = CloudEvent::new(
+        runtime::ulid(&*tools.clock),
+        &tools.host,
+        runtime::rfc3339(tools.clock.now_ms()),
+        data,
+    );
     if let Err(error) = bus::announce(&*tools.bus, &event).await {
         tracing::warn!(%error, what = T::WHAT, "an event was not published");
     }

@@ -44,7 +44,11 @@ pub struct SnapshotError {
 impl SnapshotError {
     /// An error without a hint.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
     }
     /// Adds the next command to try.
     #[must_use]
@@ -89,7 +93,12 @@ impl From<SnapshotError> for ErrorBody {
             Kind::Corrupt => Code::Corrupt,
             Kind::Internal => Code::Internal,
         };
-        ErrorBody { code, message: error.message, hint: error.hint, retry_after_ms: None }
+        ErrorBody {
+            code,
+            message: error.message,
+            hint: error.hint,
+            retry_after_ms: None,
+        }
     }
 }
 
@@ -107,6 +116,10 @@ impl From<repo::RepoError> for SnapshotError {
             repo::Kind::Store(_) => Kind::Unavailable,
             repo::Kind::Internal => Kind::Internal,
         };
-        Self { kind, message: error.to_string(), hint: error.hint.clone() }
+        Self {
+            kind,
+            message: error.to_string(),
+            hint: error.hint.clone(),
+        }
     }
 }

@@ -60,6 +60,9 @@ pub struct Tools {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(SnapshotError::new(Kind::Internal, format!("a worker of the snapshot engine died: {error}"))),
+        Err(error) => Err(SnapshotError::new(
+            Kind::Internal,
+            format!("a worker of the snapshot engine died: {error}"),
+        )),
     }
 }

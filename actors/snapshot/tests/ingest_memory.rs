@@ -1,5 +1,9 @@
 //! Reading a huge disk must not take memory by its size. Alone in its program: it looks at the peak of the process.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test; what it measured is worth reading")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test; what it measured is worth reading"
+)]
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -198,6 +198,9 @@ impl Request for RepoRebuildIndex {
         Self { repo: sample_url() }
     }
     fn sample_reply() -> JobAccepted {
-        JobAccepted { job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()), duplicate: false }
+        JobAccepted {
+            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+            duplicate: false,
+        }
     }
 }

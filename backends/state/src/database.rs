@@ -82,6 +82,11 @@ impl Database {
         }
     }
 
+    /// Tells when the last clone, this one included, has gone and the lock with it.
+    pub fn release(&self) -> Release {
+        Release(Arc::downgrade(&self.inner))
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -161,6 +166,31 @@ impl Database {
     }
 }
 
+/// Waits for the end of a [`Database`] that others hold too, on threads of their own.
+#[derive(Clone)]
+pub struct Release(std::sync::Weak<redb::Database>);
+
+impl Release {
+    /// Returns once the lock is free, or after `patience`: true when it is free.
+    pub async fn wait(&self, patience: std::time::Duration) -> bool {
+        let gone = async {
+            // a thread that ends drops what it holds without telling anybody: looking is all there is
+            while self.0.strong_count() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(patience, gone).await.is_ok()
+    }
+}
+
+impl std::fmt::Debug for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Release")
+            .field("open", &(self.0.strong_count() > 0))
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database").field("path", &self.path).finish()
@@ -204,8 +234,15 @@ fn not_known(path: &Path, e: redb::CommitError) -> StateError {
 fn make_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |e| io_error("creating the state directory", dir, e).hint("name another one with --state-dir");
-    let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|a| !a.as_os_str().is_empty() && !a.exists())
+        .collect();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed)?;
     missing.into_iter().try_for_each(schema::sync_parent).map_err(failed)
 }
 

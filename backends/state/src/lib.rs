@@ -32,7 +32,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use database::{Database, FILE_NAME};
+pub use database::{Database, FILE_NAME, Release};
 pub use error::{Kind, StateError};
 pub use key::{Key, Prefix};
 pub use redb_state::{NowMs, Redb};

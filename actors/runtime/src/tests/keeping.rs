@@ -71,7 +71,11 @@ async fn the_keepers_own_queue_survives_a_panic_of_the_effect_before_it() {
         eventually(|| async { site.waiting() == 10 }).await;
         // The keeper answers this after it took in what came before, and it does so while the effect is under way.
         let bell = site.bell().await;
-        assert_eq!(bell.observed, serde_json::json!({"built": 1}), "the first bell still hangs");
+        assert_eq!(
+            bell.observed,
+            serde_json::json!({"built": 1}),
+            "the first bell still hangs"
+        );
         assert_eq!(bell.mailbox_messages, 10, "taken in, not taken up");
         assert_eq!(tower.rung(), [0], "one at a time");
         tower.effect_go.notify_one();
@@ -86,7 +90,10 @@ async fn the_keepers_own_queue_survives_a_panic_of_the_effect_before_it() {
     assert_eq!(answered, expected, "all ten by the one successor");
     assert_eq!(tower.rung(), (0..=10).collect::<Vec<_>>(), "in their order");
     let bell = site.bell().await;
-    assert_eq!((bell.deaths.get("panic"), bell.answered.get("ok")), (Some(&1), Some(&10)));
+    assert_eq!(
+        (bell.deaths.get("panic"), bell.answered.get("ok")),
+        (Some(&1), Some(&10))
+    );
     assert_eq!(bell.mailbox_messages, 0);
 }
 

@@ -41,7 +41,11 @@ mod tests {
     use super::*;
 
     fn chunk(offset: u64, len: u32, id: u8) -> ChunkRef {
-        ChunkRef { offset, len, id: BlobId::from_bytes([id; 32]) }
+        ChunkRef {
+            offset,
+            len,
+            id: BlobId::from_bytes([id; 32]),
+        }
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     let fine = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !name.starts_with(['.', '-'])
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if fine {
         return Ok(());
     }
@@ -64,7 +66,10 @@ pub fn name_disks(vm: &str, disks: &[DiskArg]) -> Result<Vec<NamedDisk>> {
         return Err(invalid(format!("no disk given for VM {vm}")).hint("add --disk PATH"));
     }
     if disks.len() > DISKS_MAX {
-        return Err(invalid(format!("{} disks given for VM {vm}; at most {DISKS_MAX} are taken", disks.len())));
+        return Err(invalid(format!(
+            "{} disks given for VM {vm}; at most {DISKS_MAX} are taken",
+            disks.len()
+        )));
     }
     let (mut names, mut paths, mut named) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for disk in disks {
@@ -82,7 +87,10 @@ pub fn name_disks(vm: &str, disks: &[DiskArg]) -> Result<Vec<NamedDisk>> {
             return Err(invalid(format!("two disks of VM {vm} would be called {name}"))
                 .hint(format!("name them: --disk {name}={} --disk OTHER=PATH", disk.path)));
         }
-        named.push(NamedDisk { name, path: disk.path.clone() });
+        named.push(NamedDisk {
+            name,
+            path: disk.path.clone(),
+        });
     }
     Ok(named)
 }
@@ -96,10 +104,21 @@ pub fn name_disks(vm: &str, disks: &[DiskArg]) -> Result<Vec<NamedDisk>> {
 /// `Invalid` for a disk that the snapshot doesn't have, or one given twice.
 pub fn match_disks(vm: &str, snapshot: &str, recorded: &[Recorded<'_>], asked: &[DiskArg]) -> Result<Vec<NamedDisk>> {
     if asked.is_empty() {
-        return Ok(recorded.iter().map(|r| NamedDisk { name: r.name.into(), path: r.path.into() }).collect());
+        return Ok(recorded
+            .iter()
+            .map(|r| NamedDisk {
+                name: r.name.into(),
+                path: r.path.into(),
+            })
+            .collect());
     }
-    let known =
-        || recorded.iter().map(|r| format!("{} ({})", r.name, r.path)).collect::<Vec<_>>().join(", ");
+    let known = || {
+        recorded
+            .iter()
+            .map(|r| format!("{} ({})", r.name, r.path))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let mut found: Vec<NamedDisk> = Vec::new();
     for disk in asked {
         let hit = match &disk.name {
@@ -115,13 +134,23 @@ pub fn match_disks(vm: &str, snapshot: &str, recorded: &[Recorded<'_>], asked: &
                 "disk {what} was never recorded for VM {vm}: snapshot {snapshot} has {}; nothing was changed",
                 known()
             ))
-            .hint(format!("if the disk has moved, say which one it is: --disk NAME={}", disk.path)));
+            .hint(format!(
+                "if the disk has moved, say which one it is: --disk NAME={}",
+                disk.path
+            )));
         };
         if found.iter().any(|f| f.name == hit.name || f.path == disk.path) {
             return Err(invalid(format!("disk {} is given twice", hit.name)));
         }
-        let path = if disk.name.is_none() && disk.path == hit.name { hit.path } else { &disk.path };
-        found.push(NamedDisk { name: hit.name.into(), path: path.into() });
+        let path = if disk.name.is_none() && disk.path == hit.name {
+            hit.path
+        } else {
+            &disk.path
+        };
+        found.push(NamedDisk {
+            name: hit.name.into(),
+            path: path.into(),
+        });
     }
     Ok(found)
 }
@@ -133,12 +162,19 @@ pub fn match_disks(vm: &str, snapshot: &str, recorded: &[Recorded<'_>], asked: &
 /// `NotFound` for none, `Invalid` for a beginning that is too short or fits several.
 pub fn choose<'a>(vm: Option<&str>, snapshots: &[(&'a str, SnapshotKind)], text: &str) -> Result<&'a str> {
     let whose = vm.map_or_else(String::new, |vm| format!(" of VM {vm}"));
-    let hint = vm.map_or_else(|| "windlass snapshot ls".to_owned(), |vm| format!("windlass snapshot ls --vm {vm}"));
+    let hint = vm.map_or_else(
+        || "windlass snapshot ls".to_owned(),
+        |vm| format!("windlass snapshot ls --vm {vm}"),
+    );
     if text == "latest" {
         if vm.is_none() {
             return Err(invalid("'latest' needs to know whose").hint("add --vm NAME"));
         }
-        let newest = snapshots.iter().filter(|(_, kind)| *kind == SnapshotKind::User).map(|(id, _)| *id).max();
+        let newest = snapshots
+            .iter()
+            .filter(|(_, kind)| *kind == SnapshotKind::User)
+            .map(|(id, _)| *id)
+            .max();
         return newest
             .ok_or_else(|| SnapshotError::new(Kind::NotFound, format!("there is no snapshot{whose}")).hint(hint));
     }
@@ -147,14 +183,19 @@ pub fn choose<'a>(vm: Option<&str>, snapshots: &[(&'a str, SnapshotKind)], text:
         return Ok(id);
     }
     if upper.len() < 8 {
-        return Err(invalid(format!("'{text}' is too short for a snapshot's id: give 8 characters or more, or 'latest'"))
-            .hint(hint));
+        return Err(invalid(format!(
+            "'{text}' is too short for a snapshot's id: give 8 characters or more, or 'latest'"
+        ))
+        .hint(hint));
     }
     let mut fits = snapshots.iter().map(|(id, _)| *id).filter(|id| id.starts_with(&upper));
     match (fits.next(), fits.next()) {
         (Some(id), None) => Ok(id),
         (None, _) => Err(SnapshotError::new(Kind::NotFound, format!("there is no snapshot {text}{whose}")).hint(hint)),
-        (Some(a), Some(b)) => Err(invalid(format!("'{text}' fits several snapshots{whose}, {a} and {b} among them")).hint(hint)),
+        (Some(a), Some(b)) => Err(invalid(format!(
+            "'{text}' fits several snapshots{whose}, {a} and {b} among them"
+        ))
+        .hint(hint)),
     }
 }
 

@@ -34,7 +34,11 @@ impl Progress {
     /// Phase, bytes done, bytes in all.
     pub fn now(&self) -> (&'static str, u64, u64) {
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        (phase, self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+        (
+            phase,
+            self.done.load(Ordering::Relaxed),
+            self.total.load(Ordering::Relaxed),
+        )
     }
     /// Asks the workers to stop at their next safe point.
     pub fn cancel(&self) {

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use repo::{BlobKind, BlobRef, BlobSink, DiskEntry, ManifestRef, NodeSource, Repo, Session, SnapshotDoc, SnapshotDraft};
+use repo::{
+    BlobKind, BlobRef, BlobSink, DiskEntry, ManifestRef, NodeSource, Repo, Session, SnapshotDoc, SnapshotDraft,
+};
 use tokio::runtime::Handle;
 use wire::snapshot::{SnapshotCreate, SnapshotInfo, SnapshotKind};
 
@@ -50,7 +52,14 @@ pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progr
     })
     .await?;
     let repo = tools.repos.open(request.repo.as_deref()).await?;
-    let capture_of = Capture { vm: request.vm, kind: SnapshotKind::User, held_until: None, disks, definition, unless_equal: None };
+    let capture_of = Capture {
+        vm: request.vm,
+        kind: SnapshotKind::User,
+        held_until: None,
+        disks,
+        definition,
+        unless_equal: None,
+    };
     let doc = capture(tools, &repo, capture_of, progress)
         .await?
         .ok_or_else(|| SnapshotError::new(Kind::Internal, "a snapshot that was asked for was not kept"))?;
@@ -70,7 +79,9 @@ fn read_definition(path: &str) -> Result<Vec<u8>> {
     let failed = |e: &std::io::Error| SnapshotError::io("read definition", path, e);
     let file = std::fs::File::open(path).map_err(|e| failed(&e))?;
     let mut bytes = Vec::new();
-    file.take(DEFINITION_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+    file.take(DEFINITION_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| failed(&e))?;
     if bytes.len() as u64 > DEFINITION_BYTES_MAX {
         return Err(SnapshotError::new(
             Kind::Invalid,
@@ -78,14 +89,22 @@ fn read_definition(path: &str) -> Result<Vec<u8>> {
         ));
     }
     if bytes.is_empty() {
-        return Err(SnapshotError::new(Kind::Invalid, format!("definition {path} is empty; no snapshot was taken")));
+        return Err(SnapshotError::new(
+            Kind::Invalid,
+            format!("definition {path} is empty; no snapshot was taken"),
+        ));
     }
     Ok(bytes)
 }
 
 /// Puts all disks of a VM into `repo` as one snapshot. It is durable and visible when this returns, or not visible at all. `None` when
 /// [`Capture::unless_equal`] says that none is wanted.
-pub(super) async fn capture(tools: &Tools, repo: &Repo, what: Capture, progress: &Arc<Progress>) -> Result<Option<SnapshotDoc>> {
+pub(super) async fn capture(
+    tools: &Tools,
+    repo: &Repo,
+    what: Capture,
+    progress: &Arc<Progress>,
+) -> Result<Option<SnapshotDoc>> {
     let began_ms = tools.clock.monotonic_ms();
     let before: Vec<Fingerprint> = what.disks.iter().map(|(_, d)| d.fingerprint()).collect::<Result<_>>()?;
     let session = repo.begin(tools.session_limits.clone()).await?;
@@ -123,7 +142,10 @@ fn options(tools: &Tools) -> ingest::Options {
     let all = ingest::Options::default();
     match usize::try_from(tools.settings.threads) {
         Ok(0) | Err(_) => all,
-        Ok(threads) => ingest::Options { threads, window_leaves: 16 * threads },
+        Ok(threads) => ingest::Options {
+            threads,
+            window_leaves: 16 * threads,
+        },
     }
 }
 
@@ -172,8 +194,8 @@ async fn fill(
 fn store_definition(sink: &dyn BlobSink, bytes: &[u8]) -> Result<BlobRef> {
     let id = sink.id_of(bytes);
     sink.put(BlobKind::Definition, &id, bytes)?;
-    let len = u32::try_from(bytes.len())
-        .map_err(|_| SnapshotError::new(Kind::Invalid, "the definition is too large"))?;
+    let len =
+        u32::try_from(bytes.len()).map_err(|_| SnapshotError::new(Kind::Invalid, "the definition is too large"))?;
     Ok(BlobRef { id, len })
 }
 
@@ -189,5 +211,16 @@ pub(super) async fn scan(
     let base = base.map(|manifest| (Arc::new(repo.clone()) as Arc<dyn NodeSource>, manifest));
     let (chunker, progress, handle) = (repo.config().chunker, progress.clone(), Handle::current());
     let options = options(tools);
-    blocking(move || ingest::ingest(disk.as_ref(), sink.as_ref(), chunker, base, &handle, &options, &progress)).await
+    blocking(move || {
+        ingest::ingest(
+            disk.as_ref(),
+            sink.as_ref(),
+            chunker,
+            base,
+            &handle,
+            &options,
+            &progress,
+        )
+    })
+    .await
 }

@@ -21,8 +21,11 @@ use crate::{Kind, Result, SnapshotError};
 pub async fn export(tools: &Tools, request: SnapshotExport, progress: &Arc<Progress>) -> Result<ExportReport> {
     let began_ms = tools.clock.monotonic_ms();
     if request.format != "raw" {
-        return Err(SnapshotError::new(Kind::Invalid, format!("format '{}' can't be written: use raw", request.format))
-            .hint("--format raw"));
+        return Err(SnapshotError::new(
+            Kind::Invalid,
+            format!("format '{}' can't be written: use raw", request.format),
+        )
+        .hint("--format raw"));
     }
     let repo = tools.repos.open(request.repo.as_deref()).await?;
     let doc = look::find(&repo, request.vm.as_deref(), &request.id).await?;
@@ -30,8 +33,7 @@ pub async fn export(tools: &Tools, request: SnapshotExport, progress: &Arc<Progr
     let (manifest, output) = (entry.manifest, PathBuf::from(&request.output));
     let (handle, options, progress) = (Handle::current(), options(tools), progress.clone());
     let ulid = runtime::ulid(&*tools.clock);
-    let done =
-        blocking(move || export::export(&repo, &handle, manifest, &output, &ulid, &options, &progress)).await?;
+    let done = blocking(move || export::export(&repo, &handle, manifest, &output, &ulid, &options, &progress)).await?;
     Ok(ExportReport {
         id: doc.id.to_string(),
         disk: entry.name.clone(),
@@ -47,10 +49,16 @@ fn one_disk<'a>(doc: &'a SnapshotDoc, name: Option<&str>) -> Result<&'a DiskEntr
     let names = || doc.disks.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, doc.disks.as_slice()) {
         (None, [only]) => Ok(only),
-        (None, _) => Err(SnapshotError::new(Kind::Invalid, format!("snapshot {} has several disks: {}", doc.id, names()))
-            .hint("say which: --disk NAME")),
+        (None, _) => Err(SnapshotError::new(
+            Kind::Invalid,
+            format!("snapshot {} has several disks: {}", doc.id, names()),
+        )
+        .hint("say which: --disk NAME")),
         (Some(name), _) => doc.disk(name).ok_or_else(|| {
-            SnapshotError::new(Kind::NotFound, format!("snapshot {} has no disk {name}; it has {}", doc.id, names()))
+            SnapshotError::new(
+                Kind::NotFound,
+                format!("snapshot {} has no disk {name}; it has {}", doc.id, names()),
+            )
         }),
     }
 }

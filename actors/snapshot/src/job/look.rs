@@ -46,7 +46,10 @@ fn of_vm(doc: SnapshotDoc, vm: Option<&str>) -> Result<SnapshotDoc> {
     match vm {
         Some(vm) if doc.vm != vm => Err(SnapshotError::new(
             Kind::Invalid,
-            format!("snapshot {} is of VM {}, not of {vm}; nothing was changed", doc.id, doc.vm),
+            format!(
+                "snapshot {} is of VM {}, not of {vm}; nothing was changed",
+                doc.id, doc.vm
+            ),
         )
         .hint(format!("windlass snapshot ls --vm {vm}"))),
         _ => Ok(doc),
@@ -64,7 +67,9 @@ pub async fn list(tools: &Tools, request: SnapshotList) -> Result<SnapshotListin
         }
     }
     let wanted = |doc: &&SnapshotDoc| request.vm.as_ref().is_none_or(|vm| doc.vm == *vm);
-    Ok(SnapshotListing { snapshots: all.docs.iter().filter(wanted).map(SnapshotDoc::info).collect() })
+    Ok(SnapshotListing {
+        snapshots: all.docs.iter().filter(wanted).map(SnapshotDoc::info).collect(),
+    })
 }
 
 /// `windlass snapshot show`.
@@ -77,8 +82,11 @@ pub async fn show(tools: &Tools, request: SnapshotShow) -> Result<SnapshotInfo> 
 pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten> {
     let repo = tools.repos.open(request.repo.as_deref()).await?;
     if request.id == "latest" {
-        return Err(SnapshotError::new(Kind::Invalid, "to forget a snapshot takes its id, not 'latest'; nothing was changed")
-            .hint("windlass snapshot ls"));
+        return Err(SnapshotError::new(
+            Kind::Invalid,
+            "to forget a snapshot takes its id, not 'latest'; nothing was changed",
+        )
+        .hint("windlass snapshot ls"));
     }
     let doc = match find(&repo, None, &request.id).await {
         Err(e) if e.kind == Kind::Corrupt => return discard(&repo, &request, e).await,
@@ -91,12 +99,17 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
         if intent.target.snapshot == id || intent.common.snapshot == id {
             return Err(SnapshotError::new(
                 Kind::Conflict,
-                format!("snapshot {id} is needed by the unfinished restore of VM {} on this host; nothing was changed", intent.vm),
+                format!(
+                    "snapshot {id} is needed by the unfinished restore of VM {} on this host; nothing was changed",
+                    intent.vm
+                ),
             )
             .hint(journal.record().way_on()));
         }
     }
-    let gone = repo.forget(&doc.id, request.force, &runtime::rfc3339(tools.clock.now_ms())).await?;
+    let gone = repo
+        .forget(&doc.id, request.force, &runtime::rfc3339(tools.clock.now_ms()))
+        .await?;
     Ok(Forgotten { id, vm: gone.vm })
 }
 
@@ -104,10 +117,18 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
 async fn discard(repo: &Repo, request: &SnapshotForget, damaged: SnapshotError) -> Result<Forgotten> {
     let id: repo::SnapshotId = match request.id.parse() {
         Ok(id) if request.force => id,
-        _ => return Err(damaged.hint(format!("to throw it away: windlass snapshot forget {} --force", request.id))),
+        _ => {
+            return Err(damaged.hint(format!(
+                "to throw it away: windlass snapshot forget {} --force",
+                request.id
+            )));
+        }
     };
     repo.discard(&id).await?;
-    Ok(Forgotten { id: id.to_string(), vm: "unknown (its object was damaged)".into() })
+    Ok(Forgotten {
+        id: id.to_string(),
+        vm: "unknown (its object was damaged)".into(),
+    })
 }
 
 /// `windlass snapshot diff`.
@@ -124,8 +145,11 @@ pub async fn diff(tools: &Tools, request: SnapshotDiff) -> Result<DiffReport> {
         && in_a.is_empty()
         && in_b.is_empty()
     {
-        return Err(SnapshotError::new(Kind::NotFound, format!("neither {} nor {} has a disk {disk}", a.id, b.id))
-            .hint(format!("windlass snapshot show {}", a.id)));
+        return Err(SnapshotError::new(
+            Kind::NotFound,
+            format!("neither {} nor {} has a disk {disk}", a.id, b.id),
+        )
+        .hint(format!("windlass snapshot show {}", a.id)));
     }
     let mut disks = Vec::new();
     for name in in_a.iter().filter(|n| in_b.contains(n)) {
@@ -144,7 +168,13 @@ pub async fn diff(tools: &Tools, request: SnapshotDiff) -> Result<DiffReport> {
 
 async fn diff_disk(repo: &Repo, name: &str, a: repo::ManifestRef, b: repo::ManifestRef) -> Result<DiskDiff> {
     let nodes: Arc<dyn NodeSource> = Arc::new(repo.clone());
-    let mut found = DiskDiff { name: name.to_owned(), ranges: 0, first_ranges: Vec::new(), differing_bytes: 0, nodes_read: 0 };
+    let mut found = DiskDiff {
+        name: name.to_owned(),
+        ranges: 0,
+        first_ranges: Vec::new(),
+        differing_bytes: 0,
+        nodes_read: 0,
+    };
     let mut last_end = None;
     let mut diff = manifest::diff(nodes.clone(), a, nodes, b);
     while let Some(pair) = diff.next().await {
@@ -160,7 +190,10 @@ async fn diff_disk(repo: &Repo, name: &str, a: repo::ManifestRef, b: repo::Manif
             } else {
                 found.ranges += 1;
                 if found.first_ranges.len() < RANGES_LISTED_MAX {
-                    found.first_ranges.push(ByteRange { offset_bytes: range.start, length_bytes: range.end - range.start });
+                    found.first_ranges.push(ByteRange {
+                        offset_bytes: range.start,
+                        length_bytes: range.end - range.start,
+                    });
                 }
             }
             last_end = Some(range.end);

@@ -38,7 +38,9 @@ fn key(kind: &str, vm: &str, disk: &str) -> Option<Key> {
 }
 
 async fn keep(tools: &Tools, key: Option<Key>, value: &impl Serialize) {
-    let (Some(key), Ok(value)) = (key, serde_json::to_vec(value)) else { return };
+    let (Some(key), Ok(value)) = (key, serde_json::to_vec(value)) else {
+        return;
+    };
     if let Err(error) = tools.state.put(&key, Bytes::from(value)).await {
         tracing::warn!(key = key.as_str(), %error, "a record was not kept; the repository serves in its place");
     }
@@ -48,7 +50,11 @@ async fn keep(tools: &Tools, key: Option<Key>, value: &impl Serialize) {
 pub(super) async fn restored(tools: &Tools, record: &Record) {
     let intent = &record.intent;
     let (now, _) = record.to_and_from();
-    let equals = LastEqual { version: VERSION, repository: intent.repo_id.clone(), snapshot: now.snapshot.clone() };
+    let equals = LastEqual {
+        version: VERSION,
+        repository: intent.repo_id.clone(),
+        snapshot: now.snapshot.clone(),
+    };
     keep(tools, key("disks", &intent.vm, &intent.disk), &equals).await;
     if record.direction == Direction::Forward {
         let back = WayBack {
@@ -65,19 +71,34 @@ pub(super) async fn restored(tools: &Tools, record: &Record) {
 /// The ways back of a VM's last restores from this repository, one for each disk.
 pub(super) async fn ways_back(tools: &Tools, repo: &Repo, vm: &str) -> Result<Vec<WayBack>> {
     let unreadable = |e: state::StateError| {
-        SnapshotError::new(Kind::Unavailable, format!("can't read the way back of VM {vm}: {e}; nothing was changed"))
+        SnapshotError::new(
+            Kind::Unavailable,
+            format!("can't read the way back of VM {vm}: {e}; nothing was changed"),
+        )
     };
     let below = Key::new(format!("snapshot/undo/{vm}")).map_err(unreadable)?;
-    let entries = tools.state.list(&Prefix::below(&below), None, WAYS_BACK_MAX).await.map_err(unreadable)?;
+    let entries = tools
+        .state
+        .list(&Prefix::below(&below), None, WAYS_BACK_MAX)
+        .await
+        .map_err(unreadable)?;
     let ours = |back: &WayBack| back.version == VERSION && back.repository == repo.config().id;
-    Ok(entries.iter().filter_map(|e| serde_json::from_slice(&e.value).ok()).filter(ours).collect())
+    Ok(entries
+        .iter()
+        .filter_map(|e| serde_json::from_slice(&e.value).ok())
+        .filter(ours)
+        .collect())
 }
 
 /// Records that every disk of `doc` now equals it. A failure costs the next scan its head start and nothing else.
 pub(super) async fn equal_now(tools: &Tools, repo: &Repo, doc: &SnapshotDoc) {
     let repository = repo.config().id.to_string();
     for disk in &doc.disks {
-        let equals = LastEqual { version: VERSION, repository: repository.clone(), snapshot: doc.id.to_string() };
+        let equals = LastEqual {
+            version: VERSION,
+            repository: repository.clone(),
+            snapshot: doc.id.to_string(),
+        };
         keep(tools, key("disks", &doc.vm, &disk.name), &equals).await;
     }
 }
@@ -85,7 +106,9 @@ pub(super) async fn equal_now(tools: &Tools, repo: &Repo, doc: &SnapshotDoc) {
 /// The manifest whose cut points a scan of this disk should try first, if there is one of the same size.
 pub(super) async fn base(tools: &Tools, repo: &Repo, vm: &str, disk: &str, size_bytes: u64) -> Option<ManifestRef> {
     let fits = |doc: &SnapshotDoc| {
-        doc.disk(disk).map(|d| d.manifest).filter(|m| doc.vm == vm && m.size_bytes == size_bytes)
+        doc.disk(disk)
+            .map(|d| d.manifest)
+            .filter(|m| doc.vm == vm && m.size_bytes == size_bytes)
     };
     if let Some(snapshot) = last_equal(tools, repo, vm, disk).await
         && let Ok(doc) = repo.snapshot(&snapshot).await

@@ -49,12 +49,22 @@ pub(super) async fn wanted(repo: &Repo, request: &SnapshotRestore) -> Result<Vec
     request::check_name("VM", &request.vm)?;
     let doc = look::find(repo, Some(&request.vm), &request.to).await?;
     let id = doc.id.to_string();
-    let recorded: Vec<Recorded<'_>> =
-        doc.disks.iter().map(|d| Recorded { name: &d.name, path: &d.path }).collect();
+    let recorded: Vec<Recorded<'_>> = doc
+        .disks
+        .iter()
+        .map(|d| Recorded {
+            name: &d.name,
+            path: &d.path,
+        })
+        .collect();
     let disks = request::match_disks(&request.vm, &id, &recorded, &request.disks)?;
     let with_manifest = |disk: NamedDisk| {
         let entry = doc.disk(&disk.name)?;
-        Some(Wanted { disk, snapshot: id.clone(), manifest: entry.manifest })
+        Some(Wanted {
+            disk,
+            snapshot: id.clone(),
+            manifest: entry.manifest,
+        })
     };
     Ok(disks.into_iter().filter_map(with_manifest).collect())
 }
@@ -70,7 +80,13 @@ pub(super) async fn restore_to(
     let began_ms = tools.clock.monotonic_ms();
     let to = joined(wanted.iter().map(|w| w.snapshot.clone()));
     let (journals, its_vm) = (Journals::new(&tools.state_dir), vm.to_owned());
-    let mut held = blocking(move || wanted.into_iter().map(|w| hold(&journals, &its_vm, w)).collect::<Result<Vec<_>>>()).await?;
+    let mut held = blocking(move || {
+        wanted
+            .into_iter()
+            .map(|w| hold(&journals, &its_vm, w))
+            .collect::<Result<Vec<_>>>()
+    })
+    .await?;
     let resumed = held.iter().any(|h| h.journal.is_some());
     let scan_ms = tools.clock.monotonic_ms();
     let begun = begin(tools, repo, vm, &mut held, progress).await?;
@@ -108,7 +124,10 @@ fn joined(values: impl Iterator<Item = String>) -> String {
 fn hold(journals: &Journals, vm: &str, wanted: Wanted) -> Result<Held> {
     let path = Path::new(&wanted.disk.path);
     let journal = journals.find(vm, &wanted.disk.name)?;
-    if let Some(other) = journal.as_ref().filter(|j| j.record().intent.target.snapshot != wanted.snapshot) {
+    if let Some(other) = journal
+        .as_ref()
+        .filter(|j| j.record().intent.target.snapshot != wanted.snapshot)
+    {
         return Err(other.conflict());
     }
     let size_bytes = wanted.manifest.size_bytes;
@@ -123,7 +142,11 @@ fn hold(journals: &Journals, vm: &str, wanted: Wanted) -> Result<Held> {
     if let Some(journal) = &journal {
         journal.check_disk(path, identity.1, size_bytes)?;
     }
-    Ok(Held { wanted, disk: Arc::new(disk), journal })
+    Ok(Held {
+        wanted,
+        disk: Arc::new(disk),
+        journal,
+    })
 }
 
 /// What [`begin`] found.
@@ -146,11 +169,16 @@ async fn begin(tools: &Tools, repo: &Repo, vm: &str, held: &mut [Held], progress
         vm: vm.to_owned(),
         kind: SnapshotKind::Common,
         held_until: Some(runtime::rfc3339(now_ms + tools.settings.common_held_days * 86_400_000)),
-        disks: fresh.iter().map(|h| (h.wanted.disk.clone(), h.disk.clone() as Arc<dyn DiskRead>)).collect(),
+        disks: fresh
+            .iter()
+            .map(|h| (h.wanted.disk.clone(), h.disk.clone() as Arc<dyn DiskRead>))
+            .collect(),
         definition: None,
         unless_equal: all_fresh.then(|| fresh.iter().map(|h| h.wanted.manifest).collect()),
     };
-    let Some(common) = capture(tools, repo, what, progress).await? else { return Ok(Begun::Equal) };
+    let Some(common) = capture(tools, repo, what, progress).await? else {
+        return Ok(Begun::Equal);
+    };
     let restore = runtime::ulid(&*tools.clock);
     let mut intents = Vec::new();
     for held in held.iter().filter(|h| h.journal.is_none()) {
@@ -165,8 +193,14 @@ async fn begin(tools: &Tools, repo: &Repo, vm: &str, held: &mut [Held], progress
             identity: held.disk.fingerprint()?.identity,
             repo_url: repo.url(),
             repo_id: repo.config().id.to_string(),
-            target: State { snapshot: held.wanted.snapshot.clone(), manifest: held.wanted.manifest },
-            common: State { snapshot: common.id.to_string(), manifest: entry.manifest },
+            target: State {
+                snapshot: held.wanted.snapshot.clone(),
+                manifest: held.wanted.manifest,
+            },
+            common: State {
+                snapshot: common.id.to_string(),
+                manifest: entry.manifest,
+            },
             started_at: runtime::rfc3339(now_ms),
         });
     }
@@ -178,7 +212,10 @@ async fn begin(tools: &Tools, repo: &Repo, vm: &str, held: &mut [Held], progress
         for (path, size) in paths.iter().zip(sizes) {
             Guard::default().check_again(Path::new(path), size)?;
         }
-        intents.into_iter().map(|i| journals.create(i)).collect::<Result<Vec<_>>>()
+        intents
+            .into_iter()
+            .map(|i| journals.create(i))
+            .collect::<Result<Vec<_>>>()
     })
     .await?
     .into_iter();
@@ -221,7 +258,10 @@ async fn run_all(
         let (mut report, disk, journal) = run_one(tools, repo, disk, journal, direction, progress).await?;
         report.phases_s.insert("scan".to_owned(), share_s);
         let common = journal.record().intent.common.snapshot.clone();
-        done.push(Done { report, common: Some(common) });
+        done.push(Done {
+            report,
+            common: Some(common),
+        });
         finished.push((disk, journal));
     }
     for (_, journal) in &finished {
@@ -254,7 +294,14 @@ async fn run_one(
         journal.turn(direction)?;
         let now_s = || seconds(clock.monotonic_ms());
         let disk_ref: &dyn DiskWrite = disk.as_ref();
-        let restore = Restore { disk: disk_ref, repo: &repo, handle: &handle, options: &options, progress: &progress, clock: &now_s };
+        let restore = Restore {
+            disk: disk_ref,
+            repo: &repo,
+            handle: &handle,
+            options: &options,
+            progress: &progress,
+            clock: &now_s,
+        };
         let report = restore.run(&mut journal)?;
         Ok((report, disk, journal))
     })
@@ -264,8 +311,15 @@ async fn run_one(
 /// `[snapshot]` and `[repo]` as the engine takes them.
 pub(super) fn options(tools: &Tools) -> Options {
     let all = Options::default();
-    let threads = usize::try_from(tools.settings.threads).ok().filter(|n| *n > 0).unwrap_or(all.threads);
-    Options { threads, fetch: tools.fetch_limits.clone(), ..all }
+    let threads = usize::try_from(tools.settings.threads)
+        .ok()
+        .filter(|n| *n > 0)
+        .unwrap_or(all.threads);
+    Options {
+        threads,
+        fetch: tools.fetch_limits.clone(),
+        ..all
+    }
 }
 
 /// Brings unfinished restores back to their common snapshots.
@@ -281,7 +335,11 @@ pub(super) async fn undo_unfinished(
         if intent.repo_id != repo.config().id {
             return Err(SnapshotError::new(
                 Kind::Invalid,
-                format!("the unfinished restore of VM {vm} used the repository {}, not {}; nothing was changed", intent.repo_url, repo.url()),
+                format!(
+                    "the unfinished restore of VM {vm} used the repository {}, not {}; nothing was changed",
+                    intent.repo_url,
+                    repo.url()
+                ),
             )
             .hint(format!("windlass restore --vm {vm} --undo --repo {}", intent.repo_url)));
         }
@@ -305,7 +363,18 @@ fn hold_unfinished(journal: Journal) -> Result<Held> {
     Guard::default().check(&intent.path, size_bytes)?;
     let disk = RawDisk::open_write(&intent.path)?;
     journal.check_disk(&intent.path, disk.fingerprint()?.identity.1, size_bytes)?;
-    let named = NamedDisk { name: intent.disk, path: intent.path.display().to_string() };
-    let wanted = Wanted { disk: named, snapshot: intent.common.snapshot, manifest: intent.common.manifest };
-    Ok(Held { wanted, disk: Arc::new(disk), journal: Some(journal) })
+    let named = NamedDisk {
+        name: intent.disk,
+        path: intent.path.display().to_string(),
+    };
+    let wanted = Wanted {
+        disk: named,
+        snapshot: intent.common.snapshot,
+        manifest: intent.common.manifest,
+    };
+    Ok(Held {
+        wanted,
+        disk: Arc::new(disk),
+        journal: Some(journal),
+    })
 }

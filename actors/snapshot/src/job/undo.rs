@@ -39,7 +39,10 @@ pub async fn undo(tools: &Tools, request: SnapshotUndo, progress: &Arc<Progress>
         Ok(found)
     })
     .await?;
-    let url = request.repo.clone().or_else(|| unfinished.first().map(|j: &Journal| j.record().intent.repo_url.clone()));
+    let url = request
+        .repo
+        .clone()
+        .or_else(|| unfinished.first().map(|j: &Journal| j.record().intent.repo_url.clone()));
     let repo = tools.repos.open(url.as_deref()).await?;
     if !unfinished.is_empty() {
         return undo_unfinished(tools, &repo, &request.vm, unfinished, progress).await;
@@ -63,7 +66,10 @@ async fn way_back(tools: &Tools, repo: &Repo, request: &SnapshotUndo) -> Result<
     for back in record::ways_back(tools, repo, &request.vm).await? {
         if asked_for(&request.disks, &back.disk, &back.path) {
             let doc = repo.snapshot(&back.common).await?;
-            let disk = NamedDisk { name: back.disk, path: back.path };
+            let disk = NamedDisk {
+                name: back.disk,
+                path: back.path,
+            };
             wanted.extend(doc.disk(&disk.name).map(|d| d.manifest).map(|manifest| Wanted {
                 disk: disk.clone(),
                 snapshot: doc.id.to_string(),
@@ -75,17 +81,35 @@ async fn way_back(tools: &Tools, repo: &Repo, request: &SnapshotUndo) -> Result<
         return Ok(wanted);
     }
     let all = repo.snapshots().await?;
-    let newest = all.docs.iter().rev().find(|d| d.vm == request.vm && d.kind == SnapshotKind::Common);
+    let newest = all
+        .docs
+        .iter()
+        .rev()
+        .find(|d| d.vm == request.vm && d.kind == SnapshotKind::Common);
     let Some(doc) = newest else {
-        return Err(SnapshotError::new(Kind::NotFound, format!("nothing was restored for VM {}; nothing was changed", request.vm))
-            .hint(format!("windlass snapshot ls --vm {}", request.vm)));
+        return Err(SnapshotError::new(
+            Kind::NotFound,
+            format!("nothing was restored for VM {}; nothing was changed", request.vm),
+        )
+        .hint(format!("windlass snapshot ls --vm {}", request.vm)));
     };
-    let recorded: Vec<Recorded<'_>> = doc.disks.iter().map(|d| Recorded { name: &d.name, path: &d.path }).collect();
+    let recorded: Vec<Recorded<'_>> = doc
+        .disks
+        .iter()
+        .map(|d| Recorded {
+            name: &d.name,
+            path: &d.path,
+        })
+        .collect();
     let id = doc.id.to_string();
     let disks = request::match_disks(&request.vm, &id, &recorded, &request.disks)?;
     let with_manifest = |disk: NamedDisk| {
         let manifest = doc.disk(&disk.name)?.manifest;
-        Some(Wanted { disk, snapshot: id.clone(), manifest })
+        Some(Wanted {
+            disk,
+            snapshot: id.clone(),
+            manifest,
+        })
     };
     Ok(disks.into_iter().filter_map(with_manifest).collect())
 }
@@ -107,7 +131,14 @@ pub async fn plan(tools: &Tools, request: SnapshotPlan, progress: &Arc<Progress>
     }
     // a restore reads the disks as this did
     let scan_s = seconds(tools.clock.monotonic_ms().saturating_sub(began_ms));
-    Ok(RestoreReport { vm: restore.vm, to, common: None, resumed: false, disks, took_s: estimate_s + scan_s })
+    Ok(RestoreReport {
+        vm: restore.vm,
+        to,
+        common: None,
+        resumed: false,
+        disks,
+        took_s: estimate_s + scan_s,
+    })
 }
 
 async fn plan_disk(
@@ -117,8 +148,11 @@ async fn plan_disk(
     wanted: Wanted,
     progress: &Arc<Progress>,
 ) -> Result<(wire::snapshot::DiskRestore, f64)> {
-    let (journals, name, path) =
-        (Journals::new(&tools.state_dir), wanted.disk.name.clone(), wanted.disk.path.clone());
+    let (journals, name, path) = (
+        Journals::new(&tools.state_dir),
+        wanted.disk.name.clone(),
+        wanted.disk.path.clone(),
+    );
     let (its_vm, size_bytes) = (vm.to_owned(), wanted.manifest.size_bytes);
     let disk = blocking(move || {
         if let Some(unfinished) = journals.find(&its_vm, &name)? {
@@ -128,7 +162,10 @@ async fn plan_disk(
         if disk.size_bytes() != size_bytes {
             return Err(SnapshotError::new(
                 Kind::Invalid,
-                format!("disk {path} has another size, {} bytes, than in the snapshot, {size_bytes} bytes", disk.size_bytes()),
+                format!(
+                    "disk {path} has another size, {} bytes, than in the snapshot, {size_bytes} bytes",
+                    disk.size_bytes()
+                ),
             )
             .hint("a whole new file takes: windlass restore … --output NEW"));
         }
@@ -140,8 +177,14 @@ async fn plan_disk(
     let scan_ms = tools.clock.monotonic_ms();
     let present = scan(tools, repo, sink.clone(), Arc::new(disk), base, progress).await?;
     let scan_s = seconds(tools.clock.monotonic_ms().saturating_sub(scan_ms));
-    let from = Side { nodes: sink, manifest: present.manifest };
-    let to = Side { nodes: Arc::new(repo.clone()) as Arc<dyn NodeSource>, manifest: wanted.manifest };
+    let from = Side {
+        nodes: sink,
+        manifest: present.manifest,
+    };
+    let to = Side {
+        nodes: Arc::new(repo.clone()) as Arc<dyn NodeSource>,
+        manifest: wanted.manifest,
+    };
     let (repo, handle, options, progress) = (repo.clone(), Handle::current(), options(tools), progress.clone());
     let estimate =
         blocking(move || plan_only(&repo, &handle, &from, &to, &options, Rates::default(), &progress)).await?;

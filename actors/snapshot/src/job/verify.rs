@@ -29,12 +29,19 @@ pub async fn verify(tools: &Tools, request: SnapshotVerify, progress: &Arc<Progr
     };
     progress.begin("verifying", 0);
     let seen = progress.clone();
-    let report = repo.verify(&docs, request.quick, &move |done, total| seen.set(done, total)).await?;
+    let report = repo
+        .verify(&docs, request.quick, &move |done, total| seen.set(done, total))
+        .await?;
     progress.check()?;
     let total = findings.len() as u64 + report.findings_total;
     findings.extend(report.findings.iter().map(ToString::to_string));
     if total > 0 {
-        let named = findings.iter().take(FINDINGS_NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");
+        let named = findings
+            .iter()
+            .take(FINDINGS_NAMED_MAX)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ");
         return Err(SnapshotError::new(
             Kind::Corrupt,
             format!("{total} findings in {} ({} snapshots checked): {named}; nothing was changed", repo.url(), docs.len()),

@@ -145,7 +145,11 @@ impl Repo {
         match self.snapshot(&id.to_string()).await {
             Err(e) if e.kind == Kind::Corrupt => io::delete(self.store(), &[object]).await,
             Err(e) => Err(e),
-            Ok(_) => Err(RepoError::new(Kind::Conflict, object, "is not damaged; it was left as it is")),
+            Ok(_) => Err(RepoError::new(
+                Kind::Conflict,
+                object,
+                "is not damaged; it was left as it is",
+            )),
         }
     }
 

@@ -2,8 +2,14 @@ use super::*;
 
 fn disk(text: &str) -> DiskArg {
     match text.split_once('=') {
-        Some((name, path)) => DiskArg { name: Some(name.into()), path: path.into() },
-        None => DiskArg { name: None, path: text.into() },
+        Some((name, path)) => DiskArg {
+            name: Some(name.into()),
+            path: path.into(),
+        },
+        None => DiskArg {
+            name: None,
+            path: text.into(),
+        },
     }
 }
 
@@ -31,7 +37,11 @@ fn bad_creates_are_refused() {
         ("web1", vec!["a b=/a.raw"]),
         ("web1", vec!["/.hidden"]),
     ] {
-        assert_eq!(name_disks(vm, &disks(&texts)).unwrap_err().kind, Kind::Invalid, "{vm} {texts:?}");
+        assert_eq!(
+            name_disks(vm, &disks(&texts)).unwrap_err().kind,
+            Kind::Invalid,
+            "{vm} {texts:?}"
+        );
     }
     let many: Vec<DiskArg> = (0..65).map(|i| disk(&format!("/d{i}.raw"))).collect();
     assert_eq!(name_disks("web1", &many).unwrap_err().kind, Kind::Invalid);
@@ -39,13 +49,33 @@ fn bad_creates_are_refused() {
 
 #[test]
 fn restores_find_their_disks() {
-    let recorded = [Recorded { name: "root", path: "/srv/a.raw" }, Recorded { name: "data", path: "/srv/b.raw" }];
+    let recorded = [
+        Recorded {
+            name: "root",
+            path: "/srv/a.raw",
+        },
+        Recorded {
+            name: "data",
+            path: "/srv/b.raw",
+        },
+    ];
     let find = |texts: &[&str]| match_disks("web1", "01J", &recorded, &disks(texts));
     assert_eq!(find(&[]).unwrap().len(), 2);
     assert_eq!(find(&["/srv/b.raw"]).unwrap()[0].name, "data");
     assert_eq!(find(&["data"]).unwrap()[0].path, "/srv/b.raw");
-    assert_eq!(find(&["data=/new/b.raw"]).unwrap(), [NamedDisk { name: "data".into(), path: "/new/b.raw".into() }]);
-    for bad in [&["/srv/c.raw"][..], &["swap=/srv/a.raw"], &["/srv/a.raw", "root=/x"], &["root=/x", "data=/x"]] {
+    assert_eq!(
+        find(&["data=/new/b.raw"]).unwrap(),
+        [NamedDisk {
+            name: "data".into(),
+            path: "/new/b.raw".into()
+        }]
+    );
+    for bad in [
+        &["/srv/c.raw"][..],
+        &["swap=/srv/a.raw"],
+        &["/srv/a.raw", "root=/x"],
+        &["root=/x", "data=/x"],
+    ] {
         let error = find(bad).unwrap_err();
         assert_eq!(error.kind, Kind::Invalid, "{bad:?}");
     }
@@ -59,10 +89,18 @@ fn snapshots_are_chosen_by_id_beginning_or_latest() {
         ("01JCXQ6Y9D3W6V3S1W8Y5Z4K2N", SnapshotKind::User),
         ("01JCXQ7AAAAAAAAAAAAAAAAAAA", SnapshotKind::Common),
     ];
-    assert_eq!(choose(Some("w"), &all, "latest").unwrap(), all[1].0, "a common snapshot is never 'latest'");
+    assert_eq!(
+        choose(Some("w"), &all, "latest").unwrap(),
+        all[1].0,
+        "a common snapshot is never 'latest'"
+    );
     assert_eq!(choose(None, &all, "01jcxq7aa").unwrap(), all[2].0);
     assert_eq!(choose(None, &all, all[0].0).unwrap(), all[0].0);
-    assert_eq!(choose(None, &all, "01JCXQ6Y9D").unwrap_err().kind, Kind::Invalid, "fits two");
+    assert_eq!(
+        choose(None, &all, "01JCXQ6Y9D").unwrap_err().kind,
+        Kind::Invalid,
+        "fits two"
+    );
     assert_eq!(choose(None, &all, "01J").unwrap_err().kind, Kind::Invalid, "too short");
     assert_eq!(choose(None, &all, "latest").unwrap_err().kind, Kind::Invalid, "whose");
     assert_eq!(choose(Some("w"), &[], "latest").unwrap_err().kind, Kind::NotFound);
