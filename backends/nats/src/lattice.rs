@@ -1,0 +1,164 @@
+//! The connection that bus, state and jobs share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State as ConnectionState;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::{self, stream};
+use async_nats::rustls::crypto::aws_lc_rs;
+
+use crate::backoff::Backoff;
+use crate::error::{Kind, NatsError};
+use crate::health::Health;
+use crate::settings::Settings;
+
+/// How often it is looked whether the connection stands, while somebody waits for it.
+const POLL: Duration = Duration::from_millis(5);
+/// What async-nats says of a server that refuses us.
+const REFUSED: [&str; 2] = ["authorization violation", "failed signing nonce"];
+
+/// A connection to the servers of a fleet; clones are the same connection. It is made again when it is lost.
+#[derive(Clone, Debug)]
+pub struct Lattice(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    client: Client,
+    jetstream: jetstream::Context,
+    health: Arc<Health>,
+}
+
+impl Lattice {
+    /// Connects; tries again with backoff until `patience` is over, for ever without one.
+    ///
+    /// # Errors
+    /// `Invalid` and `Denied` for settings and credentials, `Unavailable` when no server answers in time, `Unfit` for one
+    /// without JetStream.
+    pub async fn connect(settings: Settings, patience: Option<Duration>) -> Result<Self, NatsError> {
+        // one TLS stack in the process; somebody else may have said so before
+        let _said_before = aws_lc_rs::default_provider().install_default();
+        let addresses = settings.addresses()?;
+        let backoff = Backoff::new(addresses.len());
+        let health = Arc::new(Health::default());
+        let heard = health.clone();
+        let options = settings.options(backoff.clone()).await?.event_callback(move |event| {
+            let heard = heard.clone();
+            async move { heard.heard(&event) }
+        });
+        let client = options.connect(addresses).await.map_err(|e| {
+            NatsError::new(Kind::Unavailable, format!("{}: {e}", settings.servers.join(", "))).caused_by(e)
+        })?;
+        let jetstream = ContextBuilder::new()
+            .timeout(Duration::from_millis(settings.ack_timeout_ms))
+            .ack_timeout(Duration::from_millis(settings.ack_timeout_ms))
+            .build(client.clone());
+        let lattice = Self(Arc::new(Inner {
+            settings,
+            client,
+            jetstream,
+            health,
+        }));
+        lattice.wait_connected(patience).await?;
+        backoff.begin();
+        lattice.check_server()?;
+        Ok(lattice)
+    }
+
+    async fn wait_connected(&self, patience: Option<Duration>) -> Result<(), NatsError> {
+        let stands = async {
+            while !self.is_connected() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        match patience {
+            None => stands.await,
+            Some(patience) => tokio::time::timeout(patience, stands)
+                .await
+                .map_err(|_elapsed| self.not_connected())?,
+        }
+        Ok(())
+    }
+
+    fn not_connected(&self) -> NatsError {
+        let servers = self.0.settings.servers.join(", ");
+        let why = self.0.health.last_trouble().unwrap_or_else(|| "no answer".into());
+        if REFUSED.iter().any(|refused| why.contains(refused)) {
+            let message = format!("NATS at {servers} refuses {}: {why}", self.0.settings.name);
+            return NatsError::new(Kind::Denied, message)
+                .hint("look at nats.user_file, nats.nkey_file or nats.creds_file");
+        }
+        NatsError::new(Kind::Unavailable, format!("no NATS server answers at {servers}: {why}"))
+            .hint("start one as docs/lattice.md says, or name another: --nats nats://HOST:4222")
+    }
+
+    fn check_server(&self) -> Result<(), NatsError> {
+        let info = self.0.client.server_info();
+        if info.jetstream {
+            return Ok(());
+        }
+        let message = format!(
+            "the NATS server {} has no JetStream, which windlass needs",
+            info.server_name
+        );
+        Err(NatsError::new(Kind::Unfit, message).hint("configure it as docs/lattice.md says"))
+    }
+
+    /// True while the connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.0.client.connection_state() == ConnectionState::Connected && self.0.client.try_server_info().is_some()
+    }
+    /// Messages that were dropped since the start for they came faster than they were taken.
+    pub fn slow_messages(&self) -> u64 {
+        self.0.health.slow_messages()
+    }
+    /// How often a connection was made.
+    pub fn connects(&self) -> u64 {
+        self.0.health.connects()
+    }
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+    /// The client, for this crate's adapters.
+    #[allow(dead_code, reason = "the adapters follow")]
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+    /// JetStream, for this crate's adapters.
+    #[allow(dead_code, reason = "the adapters follow")]
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.0.jetstream
+    }
+    /// How many copies a stream of ours has.
+    pub fn replicas(&self) -> usize {
+        match (self.0.settings.replicas, self.0.client.server_info().cluster) {
+            (0, Some(_)) => 3,
+            (0, None) => 1,
+            (wanted, _) => wanted.into(),
+        }
+    }
+
+    /// The stream of that name; made when it isn't there, with as many copies as [`Lattice::replicas`] says.
+    ///
+    /// # Errors
+    /// `Unavailable` when the servers don't answer or can't make it.
+    #[allow(dead_code, reason = "the adapters follow")]
+    pub(crate) async fn stream(&self, config: stream::Config) -> Result<stream::Stream, NatsError> {
+        let config = stream::Config {
+            num_replicas: self.replicas(),
+            ..config
+        };
+        let name = config.name.clone();
+        self.0.jetstream.get_or_create_stream(config).await.map_err(|e| {
+            NatsError::new(
+                Kind::Unavailable,
+                format!("the stream {name} can't be had from JetStream: {e}"),
+            )
+            .hint("nats stream ls; docs/lattice.md tells how the servers should be configured")
+            .caused_by(e)
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! What a connection needs to be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+
+use crate::backoff::Backoff;
+use crate::error::{Kind, NatsError};
+
+/// How to reach the servers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Their URLs: `nats://host:port` or `tls://host:port`.
+    pub servers: Vec<String>,
+    /// Our name as the servers list it.
+    pub name: String,
+    /// Who we are.
+    pub credentials: Credentials,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// Copies of what JetStream keeps: 1, 3 or 5; 0 is 3 where the servers are a cluster, else 1.
+    pub replicas: u8,
+    /// How long one try to connect may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Silence after which the server is asked whether it lives, in milliseconds; two unanswered are a lost connection.
+    pub ping_interval_ms: u64,
+    /// How long the servers may take to acknowledge what they are to keep, in milliseconds.
+    pub ack_timeout_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            servers: vec!["nats://127.0.0.1:4222".into()],
+            name: "windlass".into(),
+            credentials: Credentials::None,
+            tls: Tls::default(),
+            replicas: 0,
+            connect_timeout_ms: 5_000,
+            ping_interval_ms: 5_000,
+            ack_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Who we are: always a file, for a secret stands in no configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// A file of two lines: user, password.
+    UserFile(PathBuf),
+    /// A file with the seed of an nkey (`SU…`).
+    NkeyFile(PathBuf),
+    /// A `.creds` file with a JWT and its seed.
+    CredsFile(PathBuf),
+}
+
+/// How the connection is protected; without files it is TLS for `tls://` and for servers that want it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authority that signed the servers' certificates (PEM); the system's when absent.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate (PEM).
+    pub cert_file: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The addresses, checked.
+    pub(crate) fn addresses(&self) -> Result<Vec<ServerAddr>, NatsError> {
+        let invalid = |url: &str, why: String| NatsError::new(Kind::Invalid, format!("NATS server '{url}': {why}"));
+        if self.servers.is_empty() {
+            return Err(
+                NatsError::new(Kind::Invalid, "no NATS server is named").hint("windlass --nats nats://HOST:4222")
+            );
+        }
+        let address = |url: &String| {
+            let parsed: ServerAddr = url.parse().map_err(|e: std::io::Error| invalid(url, e.to_string()))?;
+            if parsed.has_user_pass() || parsed.username().is_some() {
+                // the text is not repeated: it holds a secret
+                let message = "a URL of a NATS server carries no user and no password here";
+                return Err(NatsError::new(Kind::Invalid, message)
+                    .hint("name a file: nats.user_file, nats.nkey_file or nats.creds_file"));
+            }
+            Ok(parsed)
+        };
+        self.servers.iter().map(address).collect()
+    }
+
+    /// What async-nats wants to know, but for the events.
+    pub(crate) async fn options(&self, backoff: Backoff) -> Result<ConnectOptions, NatsError> {
+        let mut options = ConnectOptions::new()
+            .name(format!("windlass {}", self.name))
+            .retry_on_initial_connect()
+            .connection_timeout(Duration::from_millis(self.connect_timeout_ms))
+            .ping_interval(Duration::from_millis(self.ping_interval_ms))
+            .request_timeout(Some(Duration::from_millis(self.ack_timeout_ms)))
+            .reconnect_delay_callback(move |attempts| backoff.delay(attempts));
+        options = match &self.credentials {
+            Credentials::None => options,
+            Credentials::UserFile(path) => {
+                let text = secret(path).await?;
+                let mut lines = text.lines().map(str::trim);
+                let (Some(user), Some(password)) = (lines.next(), lines.next()) else {
+                    let message = format!("{}: wanted are two lines, the user and the password", path.display());
+                    return Err(NatsError::new(Kind::Invalid, message));
+                };
+                options.user_and_password(user.to_owned(), password.to_owned())
+            }
+            Credentials::NkeyFile(path) => options.nkey(secret(path).await?.trim().to_owned()),
+            Credentials::CredsFile(path) => {
+                let text = secret(path).await?;
+                options.credentials(&text).map_err(|_the_text_may_be_quoted| {
+                    NatsError::new(Kind::Invalid, format!("{}: not a .creds file of NATS", path.display()))
+                })?
+            }
+        };
+        if let Some(ca) = &self.tls.ca_file {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        match (&self.tls.cert_file, &self.tls.key_file) {
+            (Some(cert), Some(key)) => Ok(options
+                .add_client_certificate(cert.clone(), key.clone())
+                .require_tls(true)),
+            (None, None) => Ok(options),
+            _ => Err(NatsError::new(
+                Kind::Invalid,
+                "nats.cert_file and nats.key_file go together; one is missing",
+            )),
+        }
+    }
+}
+
+async fn secret(path: &std::path::Path) -> Result<String, NatsError> {
+    tokio::fs::read_to_string(path).await.map_err(|e| {
+        NatsError::new(
+            Kind::Denied,
+            format!("credentials {} can't be read: {e}", path.display()),
+        )
+        .caused_by(e)
+    })
+}
