@@ -44,7 +44,10 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     let limits = jobs::Limits {
         jobs_open_max: config.runtime.jobs_open_max,
         jobs_kept_max: config.runtime.jobs_kept_max,
-        idempotency_keep_h: config.runtime.idempotency_keep_h,
+        idempotency_keep_ms: config.runtime.idempotency_keep_h.saturating_mul(3_600_000),
+        lease_ms: config.runtime.job_lease_s.saturating_mul(1_000),
+        // the bounds of the key are within this type
+        deliveries_max: u32::try_from(config.runtime.job_deliveries_max).unwrap_or(u32::MAX),
     };
     Ok(Ports {
         bus,

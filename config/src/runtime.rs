@@ -21,6 +21,10 @@ pub struct Runtime {
     pub jobs_kept_max: u64,
     /// Jobs that may be open: waiting, running or interrupted.
     pub jobs_open_max: u64,
+    /// How long a job's worker may be silent, in seconds.
+    pub job_lease_s: u64,
+    /// Deliveries of a job to workers that die, before it is set aside.
+    pub job_deliveries_max: u64,
 }
 
 pub(crate) static SECTION: Section = Section {
@@ -68,6 +72,18 @@ pub(crate) static SECTION: Section = Section {
             kind: KeyType::Integer { min: 1, max: 100_000 },
             preset: Preset::Integer(1000),
             about: "Jobs that may wait or run; more are answered `busy`.",
+        },
+        Key {
+            path: "runtime.job_lease_s",
+            kind: KeyType::Integer { min: 2, max: 3600 },
+            preset: Preset::Integer(30),
+            about: "How long a job's worker may be silent before the job is given to another; workers speak three times in it.",
+        },
+        Key {
+            path: "runtime.job_deliveries_max",
+            kind: KeyType::Integer { min: 1, max: 1000 },
+            preset: Preset::Integer(5),
+            about: "How often a job is given to workers that die or fall silent; then it is set aside: `windlass jobs dead`.",
         },
     ],
 };

@@ -301,14 +301,61 @@ pub enum RepoVerb {
     RebuildIndex,
 }
 
+/// A job's state, as a flag names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum JobStateArg {
+    /// Waiting for a worker
+    Queued,
+    /// A worker has it
+    Running,
+    /// Its worker left it; it waits for another
+    Interrupted,
+    /// Finished
+    Done,
+    /// Ended with an error
+    Failed,
+    /// Ended on request
+    Cancelled,
+    /// Set aside
+    Dead,
+}
+
+impl From<JobStateArg> for wire::job::JobState {
+    fn from(state: JobStateArg) -> Self {
+        match state {
+            JobStateArg::Queued => Self::Queued,
+            JobStateArg::Running => Self::Running,
+            JobStateArg::Interrupted => Self::Interrupted,
+            JobStateArg::Done => Self::Done,
+            JobStateArg::Failed => Self::Failed,
+            JobStateArg::Cancelled => Self::Cancelled,
+            JobStateArg::Dead => Self::Dead,
+        }
+    }
+}
+
 /// `windlass jobs ...`
 #[derive(Debug, Subcommand)]
 pub enum JobsVerb {
-    /// The jobs of this host, newest first
+    /// Jobs, newest first
     Ls {
         /// At most this many
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
+        /// Only those in this state
+        #[arg(long, value_enum, value_name = "STATE")]
+        state: Option<JobStateArg>,
+    },
+    /// Jobs that were set aside: their workers died or fell silent too often
+    Dead {
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// Queue a job again that is dead, failed or cancelled
+    Retry {
+        /// Its id
+        id: String,
     },
     /// One job, whole
     Show {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use wire::ErrorBody;
-use wire::job::{JobCancel, JobId, JobList, JobShow};
+use wire::job::{JobCancel, JobId, JobList, JobRetry, JobShow, JobState};
 
 use super::args::JobsVerb;
 use super::job::{self, Followed};
@@ -23,9 +23,16 @@ pub async fn run(context: &Context, verb: &JobsVerb) -> Result<ExitCode, ErrorBo
 
 async fn dispatch(context: &Context, client: &Client, verb: &JobsVerb) -> Result<ExitCode, ErrorBody> {
     match verb {
-        JobsVerb::Ls { count } => {
-            let reply = client.call(&JobList { count_max: *count }).await?;
-            context.answer(&reply, show::jobs)
+        JobsVerb::Ls { count, state } => list(context, client, *count, state.map(JobState::from)).await,
+        JobsVerb::Dead { count } => list(context, client, *count, Some(JobState::Dead)).await,
+        JobsVerb::Retry { id } => {
+            let reply = client.call(&JobRetry { job: JobId(id.clone()) }).await?;
+            if !client.is_daemon() {
+                context
+                    .output
+                    .remark("no daemon runs: the job waits for `windlass serve`");
+            }
+            context.answer(&reply, show::job)
         }
         JobsVerb::Show { id } => {
             let reply = client.call(&JobShow { job: JobId(id.clone()) }).await?;
@@ -46,4 +53,14 @@ async fn dispatch(context: &Context, client: &Client, verb: &JobsVerb) -> Result
             }
         }
     }
+}
+
+async fn list(
+    context: &Context,
+    client: &Client,
+    count_max: u32,
+    state: Option<JobState>,
+) -> Result<ExitCode, ErrorBody> {
+    let reply = client.call(&JobList { count_max, state }).await?;
+    context.answer(&reply, show::jobs)
 }

@@ -289,18 +289,6 @@ pub fn counts(c: &RepoCounts) -> String {
     ])
 }
 
-/// A job's state in one word.
-pub fn job_state(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Interrupted => "interrupted",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-}
-
 /// `reading 1.0 GiB of 2.0 GiB, 850.0 MiB/s, 1.2 s left`
 pub fn progress(p: &Progress) -> String {
     if p.phase.is_empty() && p.done == 0 {
@@ -328,6 +316,7 @@ pub fn jobs(listing: &JobListing) -> String {
         .text("ID")
         .text("SUBMITTED")
         .text("KIND")
+        .text("HOST")
         .text("STATE")
         .text("PROGRESS");
     for job in &listing.jobs {
@@ -340,7 +329,11 @@ pub fn jobs(listing: &JobListing) -> String {
             job.id.0.clone(),
             time(&job.submitted_at),
             format!("{}.{}", job.concern, job.kind),
-            job_state(job.state).into(),
+            job.host
+                .as_ref()
+                .or(job.target.as_ref())
+                .map_or("-".into(), ToString::to_string),
+            job.state.as_str().into(),
             tail,
         ]);
     }
@@ -356,9 +349,19 @@ pub fn job(job: &Job) -> String {
     let mut rows = vec![
         ("job", job.id.0.clone()),
         ("kind", format!("{}.{}", job.concern, job.kind)),
-        ("state", job_state(job.state).to_owned()),
+        ("state", job.state.as_str().to_owned()),
+        ("host", job.host.as_ref().map_or("-".into(), ToString::to_string)),
+        (
+            "may run on",
+            job.target
+                .as_ref()
+                .map_or("any host that serves it".into(), ToString::to_string),
+        ),
         ("progress", progress(&job.progress)),
-        ("attempts", job.attempts.to_string()),
+        (
+            "attempts",
+            format!("{}, {} of them count towards the limit", job.attempts, job.deliveries),
+        ),
         ("submitted", time(&job.submitted_at)),
         ("changed", time(&job.updated_at)),
     ];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{FromArgMatches, error::ErrorKind};
 
-use super::args::{Cli, ConfigVerb, JobsVerb, ProgressStyle, RepoVerb, SnapshotVerb, Verb};
+use super::args::{Cli, ConfigVerb, JobStateArg, JobsVerb, ProgressStyle, RepoVerb, SnapshotVerb, Verb};
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -128,7 +128,19 @@ fn restore_is_an_alias_and_takes_one_way_at_a_time() {
 #[test]
 fn the_other_verbs() {
     assert!(matches!(verb("repo init"), Verb::Repo(RepoVerb::Init)));
-    assert!(matches!(verb("jobs ls"), Verb::Jobs(JobsVerb::Ls { count: 20 })));
+    assert!(matches!(
+        verb("jobs ls"),
+        Verb::Jobs(JobsVerb::Ls { count: 20, state: None })
+    ));
+    assert!(matches!(
+        verb("jobs ls --state dead"),
+        Verb::Jobs(JobsVerb::Ls {
+            state: Some(JobStateArg::Dead),
+            ..
+        })
+    ));
+    assert!(matches!(verb("jobs dead"), Verb::Jobs(JobsVerb::Dead { count: 20 })));
+    assert!(matches!(verb("jobs retry A"), Verb::Jobs(JobsVerb::Retry { .. })));
     assert!(matches!(verb("jobs watch A"), Verb::Jobs(JobsVerb::Watch { .. })));
     assert!(matches!(
         verb("config show --origin"),

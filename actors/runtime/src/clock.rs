@@ -73,9 +73,10 @@ pub fn ulid(clock: &dyn Clock) -> String {
 
 /// What the job store wants of a clock.
 pub fn job_source(clock: &Arc<dyn Clock>) -> jobs::Source {
-    let (time, dice) = (clock.clone(), clock.clone());
+    let (time, steady, dice) = (clock.clone(), clock.clone(), clock.clone());
     jobs::Source {
         now_ms: Arc::new(move || time.now_ms()),
+        monotonic_ms: Arc::new(move || steady.monotonic_ms()),
         rfc3339,
         random: Arc::new(move || dice.random()),
     }

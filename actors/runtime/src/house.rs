@@ -10,13 +10,13 @@ use actix_rt::Arbiter;
 use bus::{Bus, Service};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use jobs::Jobs;
+use jobs::{Jobs, Worker};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wire::event::CloudEvent;
 use wire::house::{ConcernFailed, ConcernStatus, Status, StatusReply};
-use wire::job::{Job, JobCancel, JobList, JobListing, JobShow};
+use wire::job::{Job, JobCancel, JobList, JobListing, JobRetry, JobShow};
 use wire::{Code, ConcernName, ErrorBody, HostId};
 
 use crate::concern::{Call, Concern, Effect, Routes};
@@ -24,7 +24,7 @@ use crate::job_desk::{Desk, shown};
 use crate::keeper::{Drain, Failed, Keeper, Observe, Stop};
 use crate::ledger::Ledger;
 use crate::system::ActorSystem;
-use crate::{Clock, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
+use crate::{Admission, Clock, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
 
 /// How long a concern may take to say how it is, in milliseconds.
 const OBSERVE_TIMEOUT_MS: u64 = 1_000;
@@ -100,7 +100,11 @@ impl House {
             recover,
             ..
         } = options.clone();
-        let desk = Arc::new(Desk::open(jobs, bus.clone(), clock.clone(), host.clone(), recover).await?);
+        let worker = Worker {
+            host: host.clone(),
+            boot: ulid(&*clock),
+        };
+        let desk = Desk::open(jobs, bus.clone(), clock.clone(), worker, recover).await?;
         let (failures, failed) = mpsc::channel(FAILURES_MAX);
         tokio::spawn(publish_failures(bus, clock.clone(), host, failed));
         let house = Self(Arc::new(Inner {
@@ -187,6 +191,11 @@ impl House {
     /// as [`HouseOptions::recover`] says.
     pub fn runner(&self, concern: &'static str, kinds: Kinds, parallel_jobs_max: usize) -> Runner {
         Runner::start(self.0.desk.clone(), concern, kinds, parallel_jobs_max)
+    }
+
+    /// What jobs this house takes from now on; what it has in hand goes on.
+    pub fn admit(&self, admission: Admission) {
+        self.0.desk.set_admission(admission);
     }
 
     /// How the house and each concern is.
@@ -313,13 +322,17 @@ impl Itself {
     }
 }
 
-/// The concern `jobs`: tells of jobs and cancels them.
+/// The concern `jobs`: tells of jobs, cancels them and queues them again.
 struct JobBook(Arc<Desk>);
 
 impl Concern for JobBook {
     const NAME: &'static str = "jobs";
     fn routes() -> Routes<Self> {
-        Routes::new().on(Self::list).on(Self::show).on(Self::cancel)
+        Routes::new()
+            .on(Self::list)
+            .on(Self::show)
+            .on(Self::cancel)
+            .on(Self::retry)
     }
     fn observed(&self) -> Value {
         json!({"jobs_running": self.0.running.len()})
@@ -339,7 +352,7 @@ impl JobBook {
                 bytes += serde_json::to_vec(job).map_or(0, |json| json.len());
                 bytes <= LIST_BYTES_MAX
             };
-            let listed = desk.jobs.list(count).await?;
+            let listed = desk.jobs.list(count, request.state).await?;
             Ok(JobListing {
                 jobs: listed.into_iter().map(shown).take_while(fits).collect(),
             })
@@ -352,5 +365,13 @@ impl JobBook {
     fn cancel(&mut self, request: JobCancel, _: &Call) -> Effect<Self, Job> {
         let desk = self.0.clone();
         Effect::run(async move { Ok(desk.cancel(&request.job).await?) })
+    }
+    fn retry(&mut self, request: JobRetry, _: &Call) -> Effect<Self, Job> {
+        let desk = self.0.clone();
+        Effect::run(async move {
+            let job = desk.jobs.retry(&request.job).await?;
+            desk.announce(&job).await;
+            Ok(job)
+        })
     }
 }

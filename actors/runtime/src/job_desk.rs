@@ -1,26 +1,28 @@
 //! What all job runners of a house share: the store, the running jobs' cancellation, the events.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bus::Bus;
-use jobs::Jobs;
+use bus::{Bus, Events, Received};
+use jobs::{Jobs, Worker};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::HostId;
 use wire::event::CloudEvent;
 use wire::job::{Job, JobChanged, JobId};
+use wire::subject::EventFilter;
+use wire::{ConcernName, Topic};
 
-use crate::{Clock, rfc3339, ulid};
+use crate::{Clock, Kind, RuntimeError, rfc3339, ulid};
 
 /// What a house does with jobs that an earlier process left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recover {
-    /// A daemon: queued jobs run, interrupted ones that can be taken up again are.
+    /// A daemon: it takes what waits in its queues.
     Resume,
-    /// A single command: they are marked `interrupted` and left; nothing but what is asked for now runs.
+    /// A single command: what was running is marked `interrupted` and left; nothing but what is asked for now runs.
     MarkInterrupted,
 }
 
@@ -29,23 +31,43 @@ const BODY_SHOWN_BYTES_MAX: usize = 16 << 10;
 /// After the drain's time is up: how long a job that was told to end may take to its next safe point.
 const SAFE_POINT_TIMEOUT_MS: u64 = 2_000;
 
+/// What a host takes; orders of a person change it while the house stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// All that there is.
+    All,
+    /// Only what names this host.
+    Own,
+    /// Nothing.
+    Nothing,
+}
+
 /// Shared by the runners and the jobs concern.
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) jobs: Arc<dyn Jobs>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) host: HostId,
+    /// This process, as the queues know it.
+    pub(crate) worker: Worker,
     pub(crate) recover: Recover,
     pub(crate) tokio: tokio::runtime::Handle,
-    /// Nothing new is started.
+    /// The process drains: nothing new is started.
     pub(crate) draining: CancellationToken,
-    /// Running jobs are told to end, to be taken up by the next process.
-    pub(crate) leaving: CancellationToken,
     pub(crate) running: TaskTracker,
+    admission: watch::Sender<Admission>,
+    /// Cancelled when running jobs have to be left; anew after each time.
+    leaving: Mutex<CancellationToken>,
     cancels: Mutex<HashMap<JobId, CancellationToken>>,
-    /// Open jobs of an earlier process, until their concern's runner takes them.
-    left: Mutex<Vec<Job>>,
+}
+
+/// How a running job hears that it has to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stops {
+    /// For any reason.
+    pub(crate) cancel: CancellationToken,
+    /// Because the process or the host drains: the job is left to the next taker.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Desk {
@@ -53,55 +75,78 @@ impl Desk {
         jobs: Arc<dyn Jobs>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
-        host: HostId,
+        worker: Worker,
         recover: Recover,
-    ) -> jobs::Result<Self> {
-        let left = jobs.recover().await?;
-        Ok(Self {
+    ) -> Result<Arc<Self>, RuntimeError> {
+        jobs.recover(&worker).await?;
+        let concern = ConcernName::new(JobChanged::CONCERN)
+            .map_err(|e| RuntimeError::new(Kind::Invalid, format!("jobs can't be heard of: {e}")))?;
+        let changes = EventFilter::Exactly(concern, JobChanged::WHAT.to_owned());
+        let heard = bus.subscribe(changes, bus::EVENTS_QUEUED_DEFAULT).await?;
+        let desk = Arc::new(Self {
             jobs,
             bus,
             clock,
-            host,
+            worker,
             recover,
             tokio: tokio::runtime::Handle::current(),
             draining: CancellationToken::new(),
-            leaving: CancellationToken::new(),
             running: TaskTracker::new(),
+            admission: watch::Sender::new(Admission::All),
+            leaving: Mutex::new(CancellationToken::new()),
             cancels: Mutex::new(HashMap::new()),
-            left: Mutex::new(left),
-        })
+        });
+        tokio::spawn(hear_of_cancels(Arc::downgrade(&desk), heard));
+        Ok(desk)
     }
 
     fn cancels(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The jobs that an earlier process left to `concern`; once.
-    pub(crate) fn take_left(&self, concern: &str) -> Vec<Job> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, others) = left.drain(..).partition(|job| job.concern == concern);
-        *left = others;
-        taken
+    fn leaving(&self) -> MutexGuard<'_, CancellationToken> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called before a job is started, so that no cancellation falls between.
-    pub(crate) fn register(&self, id: &JobId) -> CancellationToken {
-        let token = self.leaving.child_token();
-        self.cancels().insert(id.clone(), token.clone());
-        token
+    /// What the dispatchers follow.
+    pub(crate) fn admission(&self) -> watch::Receiver<Admission> {
+        self.admission.subscribe()
+    }
+
+    pub(crate) fn set_admission(&self, admission: Admission) {
+        self.admission
+            .send_if_modified(|now| std::mem::replace(now, admission) != admission);
+    }
+
+    /// Tells running jobs to end at their next safe point and leaves them to the next taker.
+    pub(crate) fn leave_running(&self) {
+        std::mem::take(&mut *self.leaving()).cancel();
+    }
+
+    /// To be called as soon as a job is in hand, so that no cancellation falls between.
+    pub(crate) fn register(&self, id: &JobId) -> Stops {
+        let leaving = self.leaving().clone();
+        let cancel = leaving.child_token();
+        self.cancels().insert(id.clone(), cancel.clone());
+        Stops { cancel, leaving }
     }
 
     pub(crate) fn deregister(&self, id: &JobId) {
         self.cancels().remove(id);
     }
 
+    /// The job has to end, if it runs here.
+    pub(crate) fn tell_to_end(&self, id: &JobId) {
+        if let Some(token) = self.cancels().get(id) {
+            token.cancel();
+        }
+    }
+
     /// Cancels durably, then tells the job if it runs here.
     pub(crate) async fn cancel(&self, id: &JobId) -> jobs::Result<Job> {
         let job = self.jobs.cancel(id).await?;
-        if !job.state.is_final()
-            && let Some(token) = self.cancels().get(id)
-        {
-            token.cancel();
+        if !job.state.is_final() {
+            self.tell_to_end(id);
         }
         self.announce(&job).await;
         Ok(job)
@@ -111,7 +156,7 @@ impl Desk {
     pub(crate) async fn announce(&self, job: &Job) {
         let event = CloudEvent::new(
             ulid(&*self.clock),
-            &self.host,
+            &self.worker.host,
             rfc3339(self.clock.now_ms()),
             JobChanged(shown(job.clone())),
         );
@@ -129,7 +174,7 @@ impl Desk {
             return 0;
         }
         let left = self.running.len();
-        self.leaving.cancel();
+        self.leave_running();
         let safe_point = Duration::from_millis(SAFE_POINT_TIMEOUT_MS);
         if tokio::time::timeout(safe_point, self.running.wait()).await.is_err() {
             tracing::warn!(
@@ -138,6 +183,24 @@ impl Desk {
             );
         }
         left
+    }
+}
+
+/// A job that runs here may be cancelled at any host: its `jobs.changed` says so. A lost event is made good when the job's
+/// ticket is kept.
+async fn hear_of_cancels(desk: Weak<Desk>, mut heard: Events) {
+    while let Some(received) = heard.next().await {
+        let Received::Event { payload, .. } = received else {
+            continue;
+        };
+        let Some(desk) = desk.upgrade() else { return };
+        let event = serde_json::from_slice::<CloudEvent<JobChanged>>(&payload);
+        if let Ok(event) = event
+            && event.data.0.cancel_asked
+            && !event.data.0.state.is_final()
+        {
+            desk.tell_to_end(&event.data.0.id);
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub use error::{Kind, RuntimeError};
 pub use follow::follow;
 pub use house::{House, HouseOptions};
 pub use job_context::{CANCELLED, JobContext};
-pub use job_desk::Recover;
+pub use job_desk::{Admission, Recover};
 pub use job_runner::{Kinds, OnCrash, Runner};
 pub use restart::Restart;
 

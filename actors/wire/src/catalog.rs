@@ -119,12 +119,18 @@ fn event<T: Topic>() -> EventKind {
 
 /// All requests. A new message type gets its row here.
 pub fn endpoints() -> Vec<Endpoint> {
-    use crate::{house, job, repo, snapshot};
+    use crate::{hosts, house, job, repo, snapshot};
     vec![
         endpoint::<house::Status>(),
+        endpoint::<hosts::HostList>(),
+        endpoint::<hosts::HostShow>(),
+        endpoint::<hosts::HostCordon>(),
+        endpoint::<hosts::HostUncordon>(),
+        endpoint::<hosts::HostDrain>(),
         endpoint::<job::JobList>(),
         endpoint::<job::JobShow>(),
         endpoint::<job::JobCancel>(),
+        endpoint::<job::JobRetry>(),
         endpoint::<repo::RepoInit>(),
         endpoint::<repo::RepoShow>(),
         endpoint::<repo::RepoStats>(),
@@ -144,10 +150,12 @@ pub fn endpoints() -> Vec<Endpoint> {
 
 /// All events. A new event type gets its row here.
 pub fn events() -> Vec<EventKind> {
-    use crate::{house, job, snapshot};
+    use crate::{hosts, house, job, snapshot};
     vec![
         event::<job::JobChanged>(),
         event::<house::ConcernFailed>(),
+        event::<hosts::HostLost>(),
+        event::<hosts::HostChanged>(),
         event::<snapshot::SnapshotCreated>(),
         event::<snapshot::SnapshotForgotten>(),
         event::<snapshot::DiskRestored>(),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ErrorBody, Request, Topic};
+use crate::{Address, ErrorBody, HostId, Request, Topic};
 
 /// A job's id: a ULID in its 26 characters, so that ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +17,7 @@ impl std::fmt::Display for JobId {
 }
 
 /// Where a job is in its life. `queued -> running -> done | failed | cancelled`; a crash turns `running` into
-/// `interrupted`, from where it is resumed (`running`) or ends.
+/// `interrupted`, from where it is resumed (`running`) or ends. A job whose workers died too often is `dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
@@ -33,12 +33,29 @@ pub enum JobState {
     Failed,
     /// Ended because someone asked for it.
     Cancelled,
+    /// Set aside: it was delivered as often as the limit allows, and each time its worker died or fell silent.
+    Dead,
 }
 
 impl JobState {
-    /// True when the job will not change any more.
+    /// True when nobody works on it and nobody will, unless a person asks for it again (`jobs.retry`).
     pub fn is_final(self) -> bool {
-        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+        matches!(
+            self,
+            JobState::Done | JobState::Failed | JobState::Cancelled | JobState::Dead
+        )
+    }
+    /// The state as it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Interrupted => "interrupted",
+            JobState::Done => "done",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+            JobState::Dead => "dead",
+        }
     }
 }
 
@@ -72,12 +89,25 @@ pub struct Job {
     /// The idempotency key that it was submitted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// The one host that may do it; any host that serves the concern when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<HostId>,
+    /// The host that has it, or had it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostId>,
     /// Where it is in its life.
     pub state: JobState,
+    /// Someone asked for its end; it ends at its next safe point.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_asked: bool,
     /// How far it is.
     pub progress: Progress,
     /// How often a worker took it up.
     pub attempts: u32,
+    /// How many of these count towards the limit, beyond which it is `dead`: not those that ended in good order, and none
+    /// before a retry.
+    #[serde(default)]
+    pub deliveries: u32,
     /// When it was accepted, RFC 3339.
     pub submitted_at: String,
     /// When it last changed, RFC 3339.
@@ -87,7 +117,7 @@ pub struct Job {
     /// With `done`: the reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
-    /// With `failed`, `cancelled` or `interrupted`: why.
+    /// With `failed`, `cancelled`, `dead` or `interrupted`: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -101,7 +131,7 @@ pub struct JobAccepted {
     pub duplicate: bool,
 }
 
-/// Asks one host for one of its jobs.
+/// Asks for a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobShow {
     /// Which.
@@ -112,8 +142,8 @@ impl Request for JobShow {
     type Reply = Job;
     const CONCERN: &'static str = "jobs";
     const VERB: &'static str = "show";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "One job of this host, whole";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "One job, whole";
     fn sample() -> Self {
         Self {
             job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
@@ -124,12 +154,15 @@ impl Request for JobShow {
     }
 }
 
-/// Asks one host for its jobs, newest first.
+/// Asks for jobs, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobList {
     /// At most this many; 0 means the default of 100. At most 1,000.
     #[serde(default)]
     pub count_max: u32,
+    /// Only those in this state; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobState>,
 }
 
 /// Jobs, newest first.
@@ -143,10 +176,13 @@ impl Request for JobList {
     type Reply = JobListing;
     const CONCERN: &'static str = "jobs";
     const VERB: &'static str = "ls";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "The jobs of this host, newest first";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "Jobs, newest first: of this host when it stands alone, else of all hosts";
     fn sample() -> Self {
-        Self { count_max: 100 }
+        Self {
+            count_max: 100,
+            state: Some(JobState::Dead),
+        }
     }
     fn sample_reply() -> JobListing {
         JobListing {
@@ -155,7 +191,7 @@ impl Request for JobList {
     }
 }
 
-/// Asks one host to stop one of its jobs.
+/// Asks for the end of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobCancel {
     /// Which.
@@ -166,8 +202,8 @@ impl Request for JobCancel {
     type Reply = Job;
     const CONCERN: &'static str = "jobs";
     const VERB: &'static str = "cancel";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "Stop a job of this host at its next safe point";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "Stop a job at its next safe point";
     fn sample() -> Self {
         Self {
             job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
@@ -175,6 +211,34 @@ impl Request for JobCancel {
     }
     fn sample_reply() -> Job {
         Job::sample()
+    }
+}
+
+/// Asks for a job once more that ended without being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobRetry {
+    /// Which: `dead`, `failed` or `cancelled`.
+    pub job: JobId,
+}
+
+impl Request for JobRetry {
+    type Reply = Job;
+    const CONCERN: &'static str = "jobs";
+    const VERB: &'static str = "retry";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "Queue a job again that is dead, failed or cancelled";
+    fn sample() -> Self {
+        Self {
+            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+        }
+    }
+    fn sample_reply() -> Job {
+        Job {
+            state: JobState::Queued,
+            deliveries: 0,
+            progress: Progress::default(),
+            ..Job::sample()
+        }
     }
 }
 
@@ -200,7 +264,10 @@ impl Job {
             concern: "snapshot".into(),
             kind: "create".into(),
             request_id: Some("nightly-web1-2026-11-24".into()),
+            target: HostId::new("h1").ok(),
+            host: HostId::new("h1").ok(),
             state: JobState::Running,
+            cancel_asked: false,
             progress: Progress {
                 phase: "reading".into(),
                 done: 1 << 20,
@@ -210,6 +277,7 @@ impl Job {
                 eta_s: Some(1.4),
             },
             attempts: 1,
+            deliveries: 1,
             submitted_at: "2026-11-24T03:00:00Z".into(),
             updated_at: "2026-11-24T03:00:01Z".into(),
             request: serde_json::json!({"vm": "web1", "disks": [{"path": "/srv/web1.raw"}]}),

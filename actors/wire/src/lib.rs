@@ -7,6 +7,7 @@
 //! * [`envelope`]: headers, the answer (`{"ok": …}` or `{"error": …}`) and its error codes.
 //! * [`event`]: CloudEvents 1.0 in structured mode.
 //! * [`job`]: long work as its followers see it.
+//! * [`hosts`]: which hosts there are and how they are.
 //! * [`snapshot`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon itself.
 //! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it.
 //!
@@ -16,6 +17,7 @@
 pub mod catalog;
 pub mod envelope;
 pub mod event;
+pub mod hosts;
 pub mod house;
 pub mod job;
 pub mod repo;

@@ -56,18 +56,21 @@ impl JobsError {
     pub fn is_permanent(&self) -> bool {
         self.permanent
     }
-    pub(crate) fn not_found(id: &JobId) -> Self {
-        Self::new(Kind::NotFound, format!("job {id} doesn't exist here")).hint("windlass jobs ls")
+    /// No such job.
+    pub fn not_found(id: &JobId) -> Self {
+        Self::new(Kind::NotFound, format!("job {id} doesn't exist")).hint("windlass jobs ls")
     }
-    pub(crate) fn wrong_state(id: &JobId, state: JobState, wanted: &str) -> Self {
-        let state = match state {
-            JobState::Queued => "queued",
-            JobState::Running => "running",
-            JobState::Interrupted => "interrupted",
-            JobState::Done => "done",
-            JobState::Failed => "failed",
-            JobState::Cancelled => "cancelled",
-        };
+    /// A request id that names a job with another request.
+    pub fn other_request(request_id: &str, id: &JobId) -> Self {
+        Self::new(
+            Kind::Conflict,
+            format!("request id '{request_id}' names job {id}, which has another request; nothing was submitted"),
+        )
+        .hint(format!("windlass jobs show {id}, or use another request id"))
+    }
+    /// The job is in another state than the one wanted.
+    pub fn wrong_state(id: &JobId, state: JobState, wanted: &str) -> Self {
+        let state = state.as_str();
         Self::new(
             Kind::Conflict,
             format!("job {id} is {state}, not {wanted}; it was left unchanged"),

@@ -1,48 +1,61 @@
-//! Port [`Jobs`]: work that is durable before it is acknowledged.
+//! Port [`Jobs`]: work that is durable before it is acknowledged, for one host or for many.
 //!
 //! ```text
-//! submit --durable--> queued --start--> running --finish--> done | failed | cancelled
-//!                        ^                 | the process died, or left it when it drained
-//!                        `---- start ---- interrupted
+//! submit --durable--> queued --take--> running --finish--> done | failed | cancelled --retry--> queued
+//!                        ^                | the worker died, fell silent, or left it in good order
+//!                        `---- take --- interrupted --- too often --> dead --retry--> queued
 //! ```
 //!
+//! A job waits in the queue of its concern on one host ([`Target::Host`]) or in that of its concern on any host
+//! ([`Target::Any`]). Whoever takes it holds a [`Ticket`], good for one attempt, and has to say every
+//! [`Jobs::keep_every`] that it lives. A ticket that was silent for [`Limits::lease_ms`] lapses: the job goes to the next
+//! taker, and what the old ticket says afterwards is refused. So a job may be *begun* more than once; it *ends* once, by
+//! its record, and only then is it gone from its queue.
+//!
 //! * [`Redb`] keeps jobs in the state's own file ([`state::Database`]); on [`state::Database::in_memory`] it is the fake of
-//!   the tests.
-//! * `core` has the rules of that drawing, without I/O.
+//!   the tests. JetStream's implementation is in the crate `nats`.
+//! * [`Record`] has the rules of that drawing, without I/O.
 //! * `conformance` (feature `testing`) is what every implementation has to pass.
 //!
-//! Invariants: a submitted job is never lost and never submitted twice under one request id; a final job never changes.
+//! Invariants: a submitted job is never lost and never submitted twice under one request id; a job ends once between two
+//! retries; no two clocks of two hosts are ever compared.
 //!
-//! What is absent: nothing here runs a job (`runtime::jobs` does); no clock and no randomness (closures bring them).
+//! What is absent: nothing here runs a job (`runtime` does); no clock and no randomness (closures bring them).
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use serde_json::Value;
-use wire::ErrorBody;
-use wire::job::{Job, JobId, Progress};
+use wire::job::{Job, JobId, JobState, Progress};
+use wire::{ErrorBody, HostId};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod core;
 mod error;
 mod redb_jobs;
+mod redb_tables;
 
 #[cfg(test)]
 mod tests;
 
+pub use core::{Now, Record, next_id};
 pub use error::{JobsError, Kind};
 pub use redb_jobs::Redb;
 
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, JobsError>;
 
-/// Largest request or result of a job, in bytes of JSON.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest request or result of a job, in bytes of JSON: the two together fit into one message of a bus.
+pub const BODY_BYTES_MAX: usize = 448 << 10;
 /// Interrupted jobs that wait to be taken up; at recovery the oldest beyond these end as failed, so that a host on which
 /// only single commands run doesn't fill up.
 pub const INTERRUPTED_JOBS_MAX: usize = 100;
+/// Dead jobs that are kept; the oldest go first.
+pub const DEAD_JOBS_MAX: u64 = 1_000;
 /// Most jobs that one [`Jobs::list`] returns.
 pub const LIST_JOBS_MAX: usize = 1_000;
 
@@ -53,8 +66,12 @@ pub struct Limits {
     pub jobs_open_max: u64,
     /// Final jobs that are kept; the oldest go first.
     pub jobs_kept_max: u64,
-    /// How long a request id names its job, in hours.
-    pub idempotency_keep_h: u64,
+    /// How long a request id names its job, in milliseconds.
+    pub idempotency_keep_ms: u64,
+    /// How long a ticket may be silent before its job is given to the next taker, in milliseconds.
+    pub lease_ms: u64,
+    /// How often a job may be delivered to workers that die or fall silent; then it is `dead`.
+    pub deliveries_max: u32,
 }
 
 impl Default for Limits {
@@ -62,7 +79,9 @@ impl Default for Limits {
         Self {
             jobs_open_max: 1_000,
             jobs_kept_max: 1_000,
-            idempotency_keep_h: 24,
+            idempotency_keep_ms: 24 * 3_600_000,
+            lease_ms: 30_000,
+            deliveries_max: 5,
         }
     }
 }
@@ -72,10 +91,78 @@ impl Default for Limits {
 pub struct Source {
     /// The time in Unix milliseconds.
     pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Milliseconds since some fixed moment; never goes back.
+    pub monotonic_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// The given Unix milliseconds as RFC 3339 in UTC.
     pub rfc3339: fn(u64) -> String,
     /// Random bits for ids.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
+}
+
+impl Source {
+    /// Now.
+    pub fn now(&self) -> Now {
+        let ms = (self.now_ms)();
+        Now {
+            ms,
+            text: (self.rfc3339)(ms),
+        }
+    }
+}
+
+impl Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+/// Which hosts may do a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// This one: the request names a path, a device or a process there.
+    Host(HostId),
+    /// Any that serves the concern.
+    Any,
+}
+
+/// One process of one host: who takes jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Worker {
+    /// The host.
+    pub host: HostId,
+    /// The process: another word after each start.
+    pub boot: String,
+}
+
+/// From which queues of a concern jobs are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queues {
+    /// The host's own.
+    Own,
+    /// The host's own, and the one that all hosts share.
+    OwnAndShared,
+}
+
+/// The right to work on a job, for one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The job.
+    pub job: JobId,
+    /// Which of its attempts.
+    pub attempt: u32,
+    /// Who has it.
+    pub worker: Worker,
+    /// An earlier attempt began and didn't end.
+    pub resumed: bool,
+}
+
+/// A job in hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The job, `running`.
+    pub job: Job,
+    /// What to show with every word about it.
+    pub ticket: Ticket,
 }
 
 /// A job to be done.
@@ -87,6 +174,8 @@ pub struct NewJob {
     pub kind: String,
     /// The idempotency key: the same key, concern and kind name one job.
     pub request_id: Option<String>,
+    /// Which hosts may do it.
+    pub target: Target,
     /// The request.
     pub request: Value,
 }
@@ -98,6 +187,8 @@ pub struct Submitted {
     pub job: JobId,
     /// True when the request id was known and names an earlier job.
     pub duplicate: bool,
+    /// The job as it was accepted; `None` for a duplicate.
+    pub accepted: Option<Box<Job>>,
 }
 
 /// How a job ended.
@@ -109,11 +200,13 @@ pub enum Outcome {
     Failed(ErrorBody),
     /// Because someone asked for it.
     Cancelled(ErrorBody),
-    /// Not ended: left when the process drained; it can be started again.
+    /// Not ended: left in good order when the process or the host drained; it can be taken up again.
     Interrupted(ErrorBody),
+    /// Not begun: given back as it was.
+    HandedBack,
 }
 
-/// The port. One store belongs to one host.
+/// The port.
 #[async_trait]
 pub trait Jobs: Debug + Send + Sync + 'static {
     /// Accepts a job; it is durable when this returns.
@@ -123,36 +216,61 @@ pub trait Jobs: Debug + Send + Sync + 'static {
     /// over [`BODY_BYTES_MAX`].
     async fn submit(&self, new: NewJob) -> Result<Submitted>;
 
-    /// The concern's oldest `queued` job becomes `running` and is the caller's; `None` when there is none.
+    /// A waiting job (`queued` or `interrupted`) of the concern becomes `running` and is the worker's; the oldest of a
+    /// queue first. Waits for one until `until` ends, and answers `None` then. May be dropped at any time: a job that was on
+    /// its way is delivered again after a while.
     ///
     /// # Errors
     /// As the storage's.
-    async fn claim(&self, concern: &str) -> Result<Option<Job>>;
+    async fn take(
+        &self,
+        worker: &Worker,
+        concern: &str,
+        queues: Queues,
+        until: BoxFuture<'static, ()>,
+    ) -> Result<Option<Taken>>;
 
-    /// This job, `queued` or `interrupted`, becomes `running` and is the caller's.
+    /// This job, `queued` or `interrupted`, becomes `running` and is the worker's: for a single command, which does what it
+    /// was asked for and nothing of others.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` in any other state.
-    async fn start(&self, id: &JobId) -> Result<Job>;
+    /// `NotFound`; `Conflict` in any other state; `Invalid` in a store that several hosts share.
+    async fn take_this(&self, worker: &Worker, id: &JobId) -> Result<Taken>;
+
+    /// How often [`Jobs::keep`] has to be called: some three times within the lease.
+    fn keep_every(&self) -> Duration;
+
+    /// The worker lives. Returns the job as it is; `cancel_asked` may have come.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the ticket counts no more: the worker has to stop.
+    async fn keep(&self, ticket: &Ticket) -> Result<Job>;
 
     /// Records how far a running job is; may be lost by a crash. Callers see to it that it isn't called too often.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when it isn't running.
-    async fn progress(&self, id: &JobId, progress: Progress) -> Result<Job>;
+    /// As [`Jobs::keep`].
+    async fn progress(&self, ticket: &Ticket, progress: Progress) -> Result<Job>;
 
-    /// A running job ended (or an interrupted one is given up: `Failed`); durable when this returns.
+    /// A running job ended, or is left to the next taker; durable when this returns, and then only is it gone from its
+    /// queue.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when it isn't running; `Invalid` for a result over [`BODY_BYTES_MAX`].
-    async fn finish(&self, id: &JobId, outcome: Outcome) -> Result<Job>;
+    /// As [`Jobs::keep`]; `Invalid` for a result over [`BODY_BYTES_MAX`].
+    async fn finish(&self, ticket: &Ticket, outcome: Outcome) -> Result<Job>;
 
     /// Asks for the end of a job: a `queued` or `interrupted` one is `cancelled` at once, a `running` one is marked, so that
-    /// it ends even when its process dies, and returned as it is. A final job is returned unchanged.
+    /// it ends even when its worker dies, and returned as it is. A final job is returned unchanged.
     ///
     /// # Errors
     /// `NotFound`.
     async fn cancel(&self, id: &JobId) -> Result<Job>;
+
+    /// Queues a job again that is `dead`, `failed` or `cancelled`; it may be delivered as often as a new one.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` in any other state; `Busy` as [`Jobs::submit`].
+    async fn retry(&self, id: &JobId) -> Result<Job>;
 
     /// One job.
     ///
@@ -160,11 +278,11 @@ pub trait Jobs: Debug + Send + Sync + 'static {
     /// `NotFound`.
     async fn show(&self, id: &JobId) -> Result<Job>;
 
-    /// Jobs, newest first, at most `jobs_max` ([`LIST_JOBS_MAX`] if that is less).
+    /// Jobs, newest first, at most `jobs_max` ([`LIST_JOBS_MAX`] if that is less); with `state` only those in it.
     ///
     /// # Errors
     /// As the storage's.
-    async fn list(&self, jobs_max: usize) -> Result<Vec<Job>>;
+    async fn list(&self, jobs_max: usize, state: Option<JobState>) -> Result<Vec<Job>>;
 
     /// Jobs that are not final.
     ///
@@ -172,10 +290,25 @@ pub trait Jobs: Debug + Send + Sync + 'static {
     /// As the storage's.
     async fn open_count(&self) -> Result<u64>;
 
-    /// To be called at boot, before anything is started: what was `running` becomes `interrupted` (`cancelled` where that had
-    /// been asked for). Returns all open jobs, oldest first.
+    /// To be called once when a process starts, before it takes anything: what earlier processes of this worker's host had
+    /// in hand is left by them, and waits for the next taker.
     ///
     /// # Errors
     /// As the storage's.
-    async fn recover(&self) -> Result<Vec<Job>>;
+    async fn recover(&self, worker: &Worker) -> Result<()>;
+}
+
+/// Refuses a request or a result that is too large to be kept.
+///
+/// # Errors
+/// `Invalid`.
+pub fn check_body(what: &str, body: &Value) -> Result<()> {
+    let bytes = body.to_string().len();
+    if bytes <= BODY_BYTES_MAX {
+        return Ok(());
+    }
+    Err(JobsError::new(
+        Kind::Invalid,
+        format!("{what} has {bytes} bytes; at most {BODY_BYTES_MAX} are kept; nothing was written"),
+    ))
 }

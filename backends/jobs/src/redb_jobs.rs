@@ -1,37 +1,31 @@
-//! [`Jobs`] in the tables of a [`state::Database`].
-//!
-//! Tables: `jobs` has every job by id (ids sort by time), `jobs_queued` and `jobs_open` the ids in those states, `jobs_ended`
-//! the final ones by the time of their end, `jobs_requests` the job of each request id. A change of a job and of these is one
-//! transaction.
+//! [`Jobs`] in the tables of a [`state::Database`]: one process at a time, so leases are kept in memory and end by this
+//! process's monotonic clock; what another process held is found at [`Jobs::recover`].
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
-use serde_json::Value;
+use futures::future::BoxFuture;
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 use state::Database;
+use tokio::sync::Notify;
 use wire::job::{Job, JobId, JobState, Progress};
 use wire::{Code, ErrorBody};
 
-use crate::core::{Record, next_id};
+use crate::core::{Now, Record};
+use crate::redb_tables::{JOBS, OPEN, QUEUED, Tables, decoded, queue, redb_error};
 use crate::{
-    BODY_BYTES_MAX, INTERRUPTED_JOBS_MAX, Jobs, JobsError, Kind, LIST_JOBS_MAX, Limits, NewJob, Outcome, Result,
-    Source, Submitted,
+    INTERRUPTED_JOBS_MAX, Jobs, JobsError, LIST_JOBS_MAX, Limits, NewJob, Outcome, Queues, Result, Source, Submitted,
+    Taken, Ticket, Worker, check_body,
 };
 
-const JOBS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("jobs");
-/// By concern and id.
-const QUEUED: TableDefinition<'static, (&str, &str), ()> = TableDefinition::new("jobs_queued");
-const OPEN: TableDefinition<'static, &str, ()> = TableDefinition::new("jobs_open");
-/// By Unix milliseconds of the end and id.
-const ENDED: TableDefinition<'static, (u64, &str), ()> = TableDefinition::new("jobs_ended");
-/// Concern, kind and request id: the job, and when it was submitted.
-const REQUESTS: TableDefinition<'static, (&str, &str, &str), (&str, u64)> = TableDefinition::new("jobs_requests");
-/// The keys of [`REQUESTS`] by the time of their submission.
-const REQUESTS_BY_TIME: TableDefinition<'static, (u64, &str, &str, &str), ()> =
-    TableDefinition::new("jobs_requests_by_time");
-/// Outlived request ids that one submit removes at most, so that no single one pays for all.
-const FORGET_AT_ONCE_MAX: usize = 64;
+/// While jobs are in hand, takers look this often for leases that lapsed, in milliseconds of real time.
+const LOOK_EVERY_MS: u64 = 1_000;
+
+/// When each job in hand lapses, by the monotonic clock.
+type Leases = HashMap<JobId, u64>;
 
 /// [`Jobs`] in a redb file or in memory.
 #[derive(Clone)]
@@ -39,12 +33,29 @@ pub struct Redb {
     db: Database,
     source: Source,
     limits: Limits,
+    leases: Arc<Mutex<Leases>>,
+    more: Arc<Notify>,
 }
 
 impl Redb {
-    /// Jobs on an open database.
+    /// Jobs on an open database. Clones share their leases.
     pub fn new(db: Database, source: Source, limits: Limits) -> Self {
-        Self { db, source, limits }
+        Self {
+            db,
+            source,
+            limits,
+            leases: Arc::default(),
+            more: Arc::default(),
+        }
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self, id: &JobId) {
+        let until = (self.source.monotonic_ms)().saturating_add(self.limits.lease_ms);
+        self.leases().insert(id.clone(), until);
     }
 
     /// Runs `work` in one durable transaction; undone when it fails.
@@ -52,33 +63,86 @@ impl Redb {
         &self,
         work: impl FnOnce(&mut Tables<'_>, Now) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (now, limits) = (self.now(), self.limits);
+        let (now, limits) = (self.source.now(), self.limits);
         self.db
             .write(move |txn| work(&mut Tables::open(txn, limits)?, now))
             .await
     }
 
-    fn now(&self) -> Now {
-        let ms = (self.source.now_ms)();
-        Now {
-            ms,
-            text: (self.source.rfc3339)(ms),
-        }
-    }
-
     /// Changes one job.
-    async fn change(
+    async fn change<T: Send + 'static>(
         &self,
         id: &JobId,
-        work: impl FnOnce(&mut Record, Now) -> Result<()> + Send + 'static,
-    ) -> Result<Job> {
+        work: impl FnOnce(&mut Record, &Now) -> Result<T> + Send + 'static,
+    ) -> Result<(Job, T)> {
         let id = id.clone();
+        let (record, value) = self
+            .write(move |tables, now| tables.change(&id, |record| work(record, &now)))
+            .await?;
+        Ok((record.job, value))
+    }
+
+    /// Tickets that were silent for too long count no more.
+    async fn let_lapse(&self) -> Result<()> {
+        let now_ms = (self.source.monotonic_ms)();
+        let lapsed: Vec<JobId> = {
+            let mut leases = self.leases();
+            let lapsed: Vec<JobId> = leases
+                .iter()
+                .filter(|(_, until)| **until <= now_ms)
+                .map(|(id, _)| id.clone())
+                .collect();
+            lapsed.iter().for_each(|id| {
+                leases.remove(id);
+            });
+            lapsed
+        };
+        let (lease_ms, deliveries_max) = (self.limits.lease_ms, self.limits.deliveries_max);
+        for id in lapsed {
+            let why = format!("its worker was silent for {lease_ms} ms");
+            self.change(&id, move |record, now| {
+                record.lapse(&why, deliveries_max, now);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The oldest waiting job of these queues, without waiting. Looks before it writes: an idle taker costs no transaction.
+    async fn claim(&self, worker: &Worker, queues: Vec<String>) -> Result<Option<Taken>> {
+        let names = queues.clone();
+        let some_wait = self
+            .db
+            .read(move |txn| -> Result<bool> {
+                let Some(queued) = opened(txn, QUEUED)? else {
+                    return Ok(false);
+                };
+                for name in &names {
+                    let mut range = queued.range((name.as_str(), "")..).map_err(redb_error)?;
+                    let first = range.next().transpose().map_err(redb_error)?;
+                    if first.is_some_and(|(key, _)| key.value().0 == name) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })
+            .await?;
+        if !some_wait {
+            return Ok(None);
+        }
+        let (worker, this) = (worker.clone(), self.clone());
         self.write(move |tables, now| {
-            let before = tables.record(&id)?;
-            let mut after = before.clone();
-            work(&mut after, now)?;
-            tables.store(Some(&before), &after)?;
-            Ok(after.job)
+            let Some(id) = tables.oldest(&queues)? else {
+                return Ok(None);
+            };
+            let (record, ticket) = tables.change(&id, |record| record.take(&worker, &now))?;
+            // here, so that a taker who stops waiting leaves a job that lapses
+            this.renew(&id);
+            Ok(Some(Taken {
+                job: record.job,
+                ticket,
+            }))
         })
         .await
     }
@@ -91,204 +155,6 @@ impl fmt::Debug for Redb {
             .field("limits", &self.limits)
             .finish()
     }
-}
-
-/// When a call was made.
-#[derive(Debug, Clone)]
-struct Now {
-    ms: u64,
-    text: String,
-}
-
-fn redb_error(e: impl Into<redb::Error>) -> JobsError {
-    state::StateError::of_redb("using the jobs", e).into()
-}
-
-/// The tables of one write transaction.
-struct Tables<'txn> {
-    jobs: redb::Table<'txn, &'static str, &'static [u8]>,
-    queued: redb::Table<'txn, (&'static str, &'static str), ()>,
-    open: redb::Table<'txn, &'static str, ()>,
-    ended: redb::Table<'txn, (u64, &'static str), ()>,
-    requests: redb::Table<'txn, (&'static str, &'static str, &'static str), (&'static str, u64)>,
-    requests_by_time: redb::Table<'txn, (u64, &'static str, &'static str, &'static str), ()>,
-    limits: Limits,
-}
-
-impl<'txn> Tables<'txn> {
-    fn open(txn: &'txn WriteTransaction, limits: Limits) -> Result<Self> {
-        Ok(Self {
-            jobs: txn.open_table(JOBS).map_err(redb_error)?,
-            queued: txn.open_table(QUEUED).map_err(redb_error)?,
-            open: txn.open_table(OPEN).map_err(redb_error)?,
-            ended: txn.open_table(ENDED).map_err(redb_error)?,
-            requests: txn.open_table(REQUESTS).map_err(redb_error)?,
-            requests_by_time: txn.open_table(REQUESTS_BY_TIME).map_err(redb_error)?,
-            limits,
-        })
-    }
-
-    fn record(&self, id: &JobId) -> Result<Record> {
-        let bytes = self.jobs.get(id.0.as_str()).map_err(redb_error)?;
-        decoded(id, bytes.ok_or_else(|| JobsError::not_found(id))?.value())
-    }
-
-    /// Stores a job and keeps the other tables in step with its state.
-    fn store(&mut self, before: Option<&Record>, after: &Record) -> Result<()> {
-        let (job, id) = (&after.job, after.job.id.0.as_str());
-        let bytes = serde_json::to_vec(after).map_err(|e| {
-            JobsError::new(
-                Kind::Invalid,
-                format!("job {id} can't be encoded: {e}; it was left unchanged"),
-            )
-        })?;
-        self.jobs.insert(id, bytes.as_slice()).map_err(redb_error)?;
-        let state_before = before.map(|b| b.job.state);
-        if state_before == Some(job.state) {
-            return Ok(());
-        }
-        if state_before == Some(JobState::Queued) {
-            self.queued.remove((job.concern.as_str(), id)).map_err(redb_error)?;
-        }
-        if job.state == JobState::Queued {
-            self.queued.insert((job.concern.as_str(), id), ()).map_err(redb_error)?;
-        }
-        if job.state.is_final() {
-            self.open.remove(id).map_err(redb_error)?;
-            self.ended.insert((after.ended_ms, id), ()).map_err(redb_error)?;
-            self.forget_old_jobs()
-        } else {
-            self.open.insert(id, ()).map_err(redb_error).map(|_| ())
-        }
-    }
-
-    fn forget_old_jobs(&mut self) -> Result<()> {
-        while self.ended.len().map_err(redb_error)? > self.limits.jobs_kept_max {
-            let oldest = self.ended.pop_first().map_err(redb_error)?;
-            let Some(id) = oldest.map(|(key, _)| key.value().1.to_owned()) else {
-                break;
-            };
-            self.jobs.remove(id.as_str()).map_err(redb_error)?;
-        }
-        Ok(())
-    }
-
-    /// The job that a request id names, if it is still remembered.
-    fn known_request(&mut self, new: &NewJob, request_id: &str, now_ms: u64) -> Result<Option<JobId>> {
-        self.forget_old_requests(now_ms)?;
-        let keep_ms = self.limits.idempotency_keep_h.saturating_mul(3_600_000);
-        let key = (new.concern.as_str(), new.kind.as_str(), request_id);
-        let found = self.requests.get(key).map_err(redb_error)?.map(|found| {
-            let (id, submitted_ms) = found.value();
-            (JobId(id.to_owned()), submitted_ms)
-        });
-        let Some((id, submitted_ms)) = found else {
-            return Ok(None);
-        };
-        if submitted_ms.saturating_add(keep_ms) <= now_ms {
-            self.forget_request(submitted_ms, key)?;
-            return Ok(None);
-        }
-        match self.record(&id) {
-            Ok(record) if record.job.request != new.request => Err(JobsError::new(
-                Kind::Conflict,
-                format!("request id '{request_id}' names job {id}, which has another request; nothing was submitted"),
-            )
-            .hint(format!("windlass jobs show {id}, or use another request id"))),
-            // a job that is no longer kept was done all the same
-            Ok(_) => Ok(Some(id)),
-            Err(e) if e.kind == Kind::NotFound => Ok(Some(id)),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn remember_request(&mut self, new: &NewJob, request_id: &str, id: &JobId, now_ms: u64) -> Result<()> {
-        let (concern, kind) = (new.concern.as_str(), new.kind.as_str());
-        self.requests
-            .insert((concern, kind, request_id), (id.0.as_str(), now_ms))
-            .map_err(redb_error)?;
-        self.requests_by_time
-            .insert((now_ms, concern, kind, request_id), ())
-            .map_err(redb_error)?;
-        Ok(())
-    }
-
-    fn forget_old_requests(&mut self, now_ms: u64) -> Result<()> {
-        let keep_ms = self.limits.idempotency_keep_h.saturating_mul(3_600_000);
-        for _ in 0..FORGET_AT_ONCE_MAX {
-            let oldest = self.requests_by_time.first().map_err(redb_error)?.map(|(key, _)| {
-                let (ms, concern, kind, id) = key.value();
-                (ms, concern.to_owned(), kind.to_owned(), id.to_owned())
-            });
-            match oldest {
-                Some((ms, concern, kind, id)) if ms.saturating_add(keep_ms) <= now_ms => {
-                    self.forget_request(ms, (&concern, &kind, &id))?;
-                }
-                _ => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_request(&mut self, submitted_ms: u64, key: (&str, &str, &str)) -> Result<()> {
-        self.requests.remove(key).map_err(redb_error)?;
-        self.requests_by_time
-            .remove((submitted_ms, key.0, key.1, key.2))
-            .map_err(redb_error)?;
-        Ok(())
-    }
-
-    fn submit(&mut self, new: NewJob, now: Now, random: u128) -> Result<Submitted> {
-        if let Some(request_id) = &new.request_id
-            && let Some(job) = self.known_request(&new, request_id, now.ms)?
-        {
-            return Ok(Submitted { job, duplicate: true });
-        }
-        if self.open.len().map_err(redb_error)? >= self.limits.jobs_open_max {
-            return Err(JobsError::new(
-                Kind::Busy,
-                format!(
-                    "{} jobs are open, the most; nothing was submitted",
-                    self.limits.jobs_open_max
-                ),
-            )
-            .hint("wait for some to end, or cancel them: windlass jobs ls"));
-        }
-        let last = self
-            .jobs
-            .last()
-            .map_err(redb_error)?
-            .map(|(id, _)| id.value().to_owned());
-        let id = next_id(last.as_deref(), now.ms, random);
-        if let Some(request_id) = &new.request_id {
-            self.remember_request(&new, request_id, &id, now.ms)?;
-        }
-        self.store(None, &Record::accepted(id.clone(), new, now.text))?;
-        Ok(Submitted {
-            job: id,
-            duplicate: false,
-        })
-    }
-}
-
-fn decoded(id: &JobId, bytes: &[u8]) -> Result<Record> {
-    serde_json::from_slice(bytes).map_err(|e| {
-        JobsError::new(
-            Kind::Corrupt,
-            format!("job {id} can't be read: {e}; it was left unchanged"),
-        )
-    })
-}
-
-fn check_body(what: &str, body: &Value) -> Result<()> {
-    let bytes = body.to_string().len();
-    if bytes <= BODY_BYTES_MAX {
-        return Ok(());
-    }
-    Err(JobsError::new(
-        Kind::Invalid,
-        format!("{what} has {bytes} bytes; at most {BODY_BYTES_MAX} are kept; nothing was written"),
-    ))
 }
 
 /// Opens a table for reading; one that was never written is `None`.
@@ -308,78 +174,120 @@ impl Jobs for Redb {
     async fn submit(&self, new: NewJob) -> Result<Submitted> {
         check_body("the request", &new.request)?;
         let random = (self.source.random)();
-        self.write(move |tables, now| tables.submit(new, now, random)).await
+        let submitted = self.write(move |tables, now| tables.submit(new, &now, random)).await?;
+        self.more.notify_waiters();
+        Ok(submitted)
     }
 
-    async fn claim(&self, concern: &str) -> Result<Option<Job>> {
-        let concern = concern.to_owned();
-        self.write(move |tables, now| {
-            let oldest = {
-                let mut range = tables.queued.range((concern.as_str(), "")..).map_err(redb_error)?;
-                let first = range.next().transpose().map_err(redb_error)?;
-                first.and_then(|(key, _)| {
-                    let (owner, id) = key.value();
-                    (owner == concern).then(|| JobId(id.to_owned()))
-                })
-            };
-            let Some(id) = oldest else { return Ok(None) };
-            let before = tables.record(&id)?;
-            let mut after = before.clone();
-            after.start(now.text)?;
-            tables.store(Some(&before), &after)?;
-            Ok(Some(after.job))
-        })
-        .await
+    async fn take(
+        &self,
+        worker: &Worker,
+        concern: &str,
+        queues: Queues,
+        until: BoxFuture<'static, ()>,
+    ) -> Result<Option<Taken>> {
+        let mut names = vec![queue(concern, Some(&worker.host))];
+        if queues == Queues::OwnAndShared {
+            names.push(queue(concern, None));
+        }
+        let mut until = until;
+        loop {
+            // listening begins before the look, so that no submit falls between
+            let more = self.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            self.let_lapse().await?;
+            if let Some(taken) = self.claim(worker, names.clone()).await? {
+                return Ok(Some(taken));
+            }
+            let look_ms = (self.limits.lease_ms / 3).clamp(1, LOOK_EVERY_MS);
+            let some_in_hand = !self.leases().is_empty();
+            tokio::select! {
+                () = &mut until => return Ok(None),
+                () = &mut more => {}
+                () = tokio::time::sleep(Duration::from_millis(look_ms)), if some_in_hand => {}
+            }
+        }
     }
 
-    async fn start(&self, id: &JobId) -> Result<Job> {
-        self.change(id, |record, now| record.start(now.text)).await
+    async fn take_this(&self, worker: &Worker, id: &JobId) -> Result<Taken> {
+        let worker = worker.clone();
+        let (job, ticket) = self.change(id, move |record, now| record.take(&worker, now)).await?;
+        self.renew(id);
+        Ok(Taken { job, ticket })
     }
 
-    async fn progress(&self, id: &JobId, progress: Progress) -> Result<Job> {
-        let (id, now, limits) = (id.clone(), self.now(), self.limits);
+    fn keep_every(&self) -> Duration {
+        Duration::from_millis((self.limits.lease_ms / 3).max(1))
+    }
+
+    async fn keep(&self, ticket: &Ticket) -> Result<Job> {
+        let (id, held) = (ticket.job.clone(), ticket.clone());
+        let job = self
+            .db
+            .read(move |txn| {
+                let record = read_record(txn, &id)?;
+                record.holds(&held)?;
+                Ok::<_, JobsError>(record.job)
+            })
+            .await?;
+        self.renew(&ticket.job);
+        Ok(job)
+    }
+
+    async fn progress(&self, ticket: &Ticket, progress: Progress) -> Result<Job> {
+        let (held, now, limits) = (ticket.clone(), self.source.now(), self.limits);
         self.db
             .write_lazily(move |txn| {
                 let mut tables = Tables::open(txn, limits)?;
-                let before = tables.record(&id)?;
-                let mut after = before.clone();
-                after.progress(progress, now.text)?;
-                tables.store(Some(&before), &after)?;
-                Ok(after.job)
+                let (record, ()) = tables.change(&held.job, |record| record.progress(&held, progress, &now))?;
+                Ok(record.job)
             })
             .await
     }
 
-    async fn finish(&self, id: &JobId, outcome: Outcome) -> Result<Job> {
+    async fn finish(&self, ticket: &Ticket, outcome: Outcome) -> Result<Job> {
         if let Outcome::Done(result) = &outcome {
             check_body("the result", result)?;
         }
-        self.change(id, |record, now| record.finish(outcome, now.text, now.ms))
-            .await
+        let held = ticket.clone();
+        let (job, ()) = self
+            .change(&ticket.job, move |record, now| record.finish(&held, outcome, now))
+            .await?;
+        self.leases().remove(&ticket.job);
+        if !job.state.is_final() {
+            self.more.notify_waiters();
+        }
+        Ok(job)
     }
 
     async fn cancel(&self, id: &JobId) -> Result<Job> {
-        self.change(id, |record, now| {
-            record.cancel(now.text, now.ms);
+        let cancelled = self.change(id, |record, now| {
+            record.cancel(now);
             Ok(())
-        })
-        .await
+        });
+        Ok(cancelled.await?.0)
+    }
+
+    async fn retry(&self, id: &JobId) -> Result<Job> {
+        let id = id.clone();
+        let job = self
+            .write(move |tables, now| {
+                let (record, ()) = tables.change(&id, |record| record.retry(&now))?;
+                tables.has_room()?;
+                Ok(record.job)
+            })
+            .await?;
+        self.more.notify_waiters();
+        Ok(job)
     }
 
     async fn show(&self, id: &JobId) -> Result<Job> {
         let id = id.clone();
-        self.db
-            .read(move |txn| {
-                let Some(jobs) = opened(txn, JOBS)? else {
-                    return Err(JobsError::not_found(&id));
-                };
-                let bytes = jobs.get(id.0.as_str()).map_err(redb_error)?;
-                Ok(decoded(&id, bytes.ok_or_else(|| JobsError::not_found(&id))?.value())?.job)
-            })
-            .await
+        self.db.read(move |txn| Ok(read_record(txn, &id)?.job)).await
     }
 
-    async fn list(&self, jobs_max: usize) -> Result<Vec<Job>> {
+    async fn list(&self, jobs_max: usize, state: Option<JobState>) -> Result<Vec<Job>> {
         self.db
             .read(move |txn| {
                 let Some(jobs) = opened(txn, JOBS)? else {
@@ -387,11 +295,15 @@ impl Jobs for Redb {
                 };
                 let newest_first = jobs.iter().map_err(redb_error)?.rev();
                 newest_first
-                    .take(jobs_max.min(LIST_JOBS_MAX))
                     .map(|row| {
                         let (id, bytes) = row.map_err(redb_error)?;
                         Ok(decoded(&JobId(id.value().to_owned()), bytes.value())?.job)
                     })
+                    .filter(|job: &Result<Job>| match (job, state) {
+                        (Ok(job), Some(state)) => job.state == state,
+                        _ => true,
+                    })
+                    .take(jobs_max.min(LIST_JOBS_MAX))
                     .collect()
             })
             .await
@@ -406,35 +318,36 @@ impl Jobs for Redb {
             .await
     }
 
-    async fn recover(&self) -> Result<Vec<Job>> {
-        self.write(|tables, now| {
-            let ids: Vec<JobId> = tables
-                .open
-                .iter()
-                .map_err(redb_error)?
-                .map(|row| Ok(JobId(row.map_err(redb_error)?.0.value().to_owned())))
-                .collect::<Result<_>>()?;
-            let (mut open, mut interrupted) = (Vec::new(), 0);
-            for id in ids.into_iter().rev() {
+    async fn recover(&self, worker: &Worker) -> Result<()> {
+        let (worker, deliveries_max) = (worker.clone(), self.limits.deliveries_max);
+        self.write(move |tables, now| {
+            let mut interrupted = 0;
+            for id in tables.open_ids()?.into_iter().rev() {
                 let before = tables.record(&id)?;
                 let mut after = before.clone();
-                after.recover(now.text.clone(), now.ms);
+                if after.was_left_by(&worker) {
+                    after.lapse("the process that ran this job ended", deliveries_max, &now);
+                }
                 interrupted += usize::from(after.job.state == JobState::Interrupted);
                 if after.job.state == JobState::Interrupted && interrupted > INTERRUPTED_JOBS_MAX {
                     let why = format!("{INTERRUPTED_JOBS_MAX} later jobs were interrupted too; this one is given up");
-                    let why = ErrorBody::new(Code::Unavailable, why).hint("ask for it again");
-                    after.finish(Outcome::Failed(why), now.text.clone(), now.ms)?;
+                    after.give_up(ErrorBody::new(Code::Unavailable, why).hint("ask for it again"), &now);
                 }
-                if after != before {
-                    tables.store(Some(&before), &after)?;
-                }
-                if !after.job.state.is_final() {
-                    open.push(after.job);
-                }
+                // also unchanged ones: records of the first version stood in no queue while they were interrupted
+                tables.store(Some(&before), &after)?;
             }
-            open.reverse();
-            Ok(open)
+            Ok(())
         })
-        .await
+        .await?;
+        self.more.notify_waiters();
+        Ok(())
     }
+}
+
+fn read_record(txn: &ReadTransaction, id: &JobId) -> Result<Record> {
+    let Some(jobs) = opened(txn, JOBS)? else {
+        return Err(JobsError::not_found(id));
+    };
+    let bytes = jobs.get(id.0.as_str()).map_err(redb_error)?;
+    decoded(id, bytes.ok_or_else(|| JobsError::not_found(id))?.value())
 }
