@@ -42,16 +42,7 @@ pub struct HostInfo {
 
 /// The HTTP status of an answer with that error code.
 fn http_status(code: Code) -> u16 {
-    match code {
-        Code::Invalid => 400,
-        Code::Denied => 403,
-        Code::NotFound => 404,
-        Code::Conflict => 409,
-        Code::Busy => 429,
-        Code::Corrupt | Code::Internal => 500,
-        Code::Unavailable => 503,
-        Code::Deadline => 504,
-    }
+    code.http_status()
 }
 
 #[cfg(test)]

@@ -74,6 +74,15 @@ pub struct Endpoint {
     reply_schema: SchemaOf,
 }
 
+impl Endpoint {
+    /// JSON Schemas of the request and of the reply, each whole in itself.
+    pub fn schemas(&self) -> (Value, Value) {
+        let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+        let mut generator = settings.into_generator();
+        ((self.request_schema)(&mut generator), (self.reply_schema)(&mut generator))
+    }
+}
+
 /// One event of the catalog.
 pub struct EventKind {
     /// The concern's one spelling.

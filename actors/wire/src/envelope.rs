@@ -70,6 +70,19 @@ impl Code {
             Code::Corrupt => 9,
         }
     }
+    /// The HTTP status that means the same, for the gateway and for clients of NATS services.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Code::Invalid => 400,
+            Code::Denied => 403,
+            Code::NotFound => 404,
+            Code::Conflict => 409,
+            Code::Busy => 429,
+            Code::Corrupt | Code::Internal => 500,
+            Code::Unavailable => 503,
+            Code::Deadline => 504,
+        }
+    }
     /// False when the same request may succeed later without anyone changing anything.
     pub fn is_permanent(self) -> bool {
         !matches!(self, Code::Busy | Code::Deadline | Code::Unavailable)

@@ -211,6 +211,8 @@ async fn a_closed_server_finishes_what_it_took(bus: &dyn Bus) {
     let subject = here("h1");
     let server = async {
         let first = incoming.next().await.expect("a request");
+        // the second is on its way
+        tokio::time::sleep(Duration::from_millis(200)).await;
         incoming.close();
         first.responder.answer(answer_bytes(Ok(json!(1))));
         let refused = ask(bus, &subject).await.expect_err("closed").code;
@@ -302,6 +304,8 @@ async fn a_slow_subscriber_loses_its_oldest(bus: &dyn Bus) {
         };
         assert_eq!(payload[..], [b'0' + n]);
     }
+    // the slow one's have come by now, too
+    tokio::time::sleep(Duration::from_millis(200)).await;
     let (mut lost, mut got) = (0, Vec::new());
     while lost + got.len() as u64 != 10 {
         match next_event(&mut slow).await {

@@ -79,6 +79,14 @@ impl EventSender {
         self.0.more.notify_one();
         true
     }
+    /// Tells the subscriber that `count` events never came.
+    pub fn lose(&self, count: u64) {
+        let mut ring = self.0.ring();
+        ring.lost_untold += count;
+        ring.lost_total += count;
+        drop(ring);
+        self.0.more.notify_one();
+    }
     /// False when the subscriber has gone.
     pub fn is_wanted(&self) -> bool {
         !self.0.ring().receiver_gone

@@ -13,10 +13,10 @@ use wire::{Headers, Subject};
 
 use crate::events::{EventSender, Events, event_ring};
 use crate::incoming::{Delivery, Incoming, IncomingSender, NotQueued, Responder, incoming_queue};
-use crate::{
-    BUSY_RETRY_AFTER_MS, Bus, BusError, Kind, REQUEST_TIMEOUT_MS_DEFAULT, REQUEST_TIMEOUT_MS_MAX, Service,
-    check_payload,
+use crate::rules::{
+    busy, check_asked, check_payload, check_published, check_ring, check_service, late, left, nobody, patience_ms,
 };
+use crate::{Bus, BusError, Kind, Service};
 
 #[derive(Debug, Default)]
 struct Registry {
@@ -60,67 +60,35 @@ impl InProcess {
         let turn = servers.turn % servers.senders.len().max(1);
         servers.senders.get(turn).map(|(_, sender)| sender.clone())
     }
-    fn nobody(&self, subject: &Subject) -> BusError {
-        let error = BusError::new(
-            Kind::Unavailable,
-            format!("nobody answers {subject}; nothing was carried out"),
-        );
-        error.hint("see which concerns are up: windlass status")
-    }
 }
 
 #[async_trait]
 impl Bus for InProcess {
     async fn request(&self, subject: &Subject, headers: Headers, payload: Bytes) -> Result<Bytes, BusError> {
         check_payload(subject, &payload)?;
-        if matches!(subject, Subject::Event { .. }) {
-            return Err(BusError::new(
-                Kind::Invalid,
-                format!("{subject} is an event: it is published, not asked"),
-            ));
-        }
+        check_asked(subject)?;
         let text = subject.to_string();
-        let timeout_ms = headers
-            .timeout_ms
-            .unwrap_or(REQUEST_TIMEOUT_MS_DEFAULT)
-            .min(REQUEST_TIMEOUT_MS_MAX);
+        let timeout_ms = patience_ms(&headers);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-        let server = self.pick(&text).ok_or_else(|| self.nobody(subject))?;
+        let server = self.pick(&text).ok_or_else(|| nobody(subject))?;
         let (responder, answer) = Responder::new();
         server
             .offer(received(&text, &headers, payload, deadline, responder)?)
             .map_err(|e| match e {
-                NotQueued::Gone => self.nobody(subject),
-                NotQueued::Full => BusError::new(
-                    Kind::Busy,
-                    format!("{subject} has as many requests waiting as it takes; nothing was carried out"),
-                )
-                .retry_after_ms(BUSY_RETRY_AFTER_MS),
+                NotQueued::Gone(_) => nobody(subject),
+                NotQueued::Full(_) => busy(subject),
             })?;
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(_dropped)) => Err(BusError::new(
-                Kind::Unavailable,
-                format!("the server of {subject} left before it answered; the work may have been done"),
-            )),
-            Err(_elapsed) => Err(BusError::new(
-                Kind::Deadline,
-                format!("no answer from {subject} within {timeout_ms} ms; the work may still be done"),
-            )),
+            Ok(Err(_dropped)) => Err(left(subject)),
+            Err(_elapsed) => Err(late(subject, timeout_ms)),
         }
     }
 
     async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
         check_payload(subject, &payload)?;
-        let subject = match reparsed(&subject.to_string())? {
-            event @ Subject::Event { .. } => event,
-            other => {
-                return Err(BusError::new(
-                    Kind::Invalid,
-                    format!("{other} is not an event's subject; nothing was published"),
-                ));
-            }
-        };
+        check_published(subject)?;
+        let subject = reparsed(&subject.to_string())?;
         let mut registry = self.registry();
         registry.subscribers.retain(|(filter, ring)| {
             if !filter.wants(&subject) {
@@ -136,12 +104,7 @@ impl Bus for InProcess {
     }
 
     async fn serve(&self, service: Service) -> Result<Incoming, BusError> {
-        if service.queue_requests_max == 0 {
-            return Err(BusError::new(
-                Kind::Invalid,
-                format!("can't serve {}: queue_requests_max is 0", service.concern),
-            ));
-        }
+        check_service(&service)?;
         let subjects: Vec<String> = service.subjects()?.iter().map(ToString::to_string).collect();
         let mut registry = self.registry();
         registry.next_id += 1;
@@ -165,12 +128,7 @@ impl Bus for InProcess {
     }
 
     async fn subscribe(&self, filter: EventFilter, events_queued_max: usize) -> Result<Events, BusError> {
-        if events_queued_max == 0 {
-            return Err(BusError::new(
-                Kind::Invalid,
-                format!("can't subscribe to {}: events_queued_max is 0", filter.pattern()),
-            ));
-        }
+        check_ring(&filter, events_queued_max)?;
         let (sender, events) = event_ring(events_queued_max);
         self.registry().subscribers.push((filter, sender));
         Ok(events)

@@ -23,17 +23,36 @@ pub struct Delivery {
 }
 
 /// Answers one request, once. Dropped without an answer, the asker hears `unavailable`.
-pub struct Responder(oneshot::Sender<Bytes>);
+pub struct Responder(Option<Box<dyn FnOnce(Option<Bytes>) + Send>>);
 
 impl Responder {
     /// A responder and the end where its answer comes out.
     pub fn new() -> (Self, oneshot::Receiver<Bytes>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+        let send = move |answer| {
+            if let Some(answer) = answer {
+                let _asker_gone = sender.send(answer);
+            }
+        };
+        (Self::through(send), receiver)
+    }
+    /// A responder whose answer goes through `send`, which must not wait; `None` when it was dropped without an answer.
+    pub fn through(send: impl FnOnce(Option<Bytes>) + Send + 'static) -> Self {
+        Self(Some(Box::new(send)))
     }
     /// Sends the encoded answer. An asker that has gone away is no error.
-    pub fn answer(self, answer: Bytes) {
-        let _asker_gone = self.0.send(answer);
+    pub fn answer(mut self, answer: Bytes) {
+        if let Some(send) = self.0.take() {
+            send(Some(answer));
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            send(None);
+        }
     }
 }
 
@@ -54,11 +73,13 @@ pub struct Incoming {
 #[derive(Debug, Clone)]
 pub struct IncomingSender(mpsc::Sender<Delivery>);
 
-/// Why a delivery was not queued.
+/// A delivery that was not queued, to be answered by whoever offered it.
 #[derive(Debug)]
-pub(crate) enum NotQueued {
-    Full,
-    Gone,
+pub enum NotQueued {
+    /// As many wait as may.
+    Full(Delivery),
+    /// The server has left, or takes nothing new.
+    Gone(Delivery),
 }
 
 /// A queue for `requests_max` requests; `deregister` runs when the [`Incoming`] is closed or dropped.
@@ -74,11 +95,14 @@ pub fn incoming_queue(requests_max: usize, deregister: impl FnOnce() + Send + 's
 }
 
 impl IncomingSender {
-    /// Queues a delivery, or says why not; never waits.
-    pub(crate) fn offer(&self, delivery: Delivery) -> Result<(), NotQueued> {
+    /// Queues a delivery, or gives it back; never waits.
+    ///
+    /// # Errors
+    /// The delivery, with why.
+    pub fn offer(&self, delivery: Delivery) -> Result<(), NotQueued> {
         self.0.try_send(delivery).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
-            mpsc::error::TrySendError::Closed(_) => NotQueued::Gone,
+            mpsc::error::TrySendError::Full(delivery) => NotQueued::Full(delivery),
+            mpsc::error::TrySendError::Closed(delivery) => NotQueued::Gone(delivery),
         })
     }
 }

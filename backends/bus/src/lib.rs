@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * [`InProcess`] is the embedded implementation; it passes encoded bytes only, so that a type that can't be read
-//!   back shows without a server. A NATS implementation takes the same seat.
+//!   back shows without a server. `windlass-nats` takes the same seat.
+//! * [`rules`]: what every bus refuses, and the words of its errors.
 //! * [`call`] and [`announce`] are the typed way to use a bus.
 //! * `conformance` (feature `testing`) is what every implementation and decorator has to pass.
 //!
@@ -28,6 +29,7 @@ mod events;
 mod faulty;
 mod in_process;
 mod incoming;
+pub mod rules;
 mod typed;
 
 #[cfg(test)]
@@ -38,11 +40,14 @@ pub use events::{EventSender, Events, Received, event_ring};
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Faults, Faulty};
 pub use in_process::InProcess;
-pub use incoming::{Delivery, Incoming, IncomingSender, Responder, incoming_queue};
+pub use incoming::{Delivery, Incoming, IncomingSender, NotQueued, Responder, incoming_queue};
 pub use typed::{announce, answer_bytes, call, call_json};
 
-/// Largest payload of a request, an answer or an event, in bytes. Bulk bytes go to the repository or the store.
-pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Room for the headers of a message, in bytes.
+pub const HEADERS_BYTES_MAX: usize = 16 << 10;
+/// Largest payload of a request, an answer or an event, in bytes: with its headers it just fits into the 1 MiB that a NATS
+/// server carries unless it is told otherwise. Bulk bytes go to the repository or the store.
+pub const PAYLOAD_BYTES_MAX: usize = (1 << 20) - HEADERS_BYTES_MAX;
 /// How long a request without `Windlass-Timeout-Ms` waits for its answer, in milliseconds.
 pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// The longest that a request may wait, in milliseconds; a longer wish is cut to this. Long work is a job.
@@ -132,18 +137,4 @@ pub trait Bus: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Invalid` for a ring without room; `Unavailable` when the bus can't be reached.
     async fn subscribe(&self, filter: EventFilter, events_queued_max: usize) -> Result<Events, BusError>;
-}
-
-/// Refuses what no bus carries.
-pub(crate) fn check_payload(subject: &Subject, payload: &Bytes) -> Result<(), BusError> {
-    if payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(BusError::new(
-            Kind::Invalid,
-            format!(
-                "the message to {subject} has {} bytes; at most {PAYLOAD_BYTES_MAX} are carried; nothing was sent",
-                payload.len()
-            ),
-        ));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::Event;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Slow consumers are logged at most this often.
@@ -13,7 +14,7 @@ const SLOW_LOG_EVERY: Duration = Duration::from_secs(60);
 /// Counts of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    connects: AtomicU64,
+    connects: watch::Sender<u64>,
     slow_messages: AtomicU64,
     said: Mutex<Said>,
 }
@@ -32,7 +33,11 @@ impl Health {
     }
     /// How often a connection was made.
     pub(crate) fn connects(&self) -> u64 {
-        self.connects.load(Ordering::Relaxed)
+        *self.connects.borrow()
+    }
+    /// Tells of each connection that is made.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.connects.subscribe()
     }
     /// Why the last try to connect failed.
     pub(crate) fn last_trouble(&self) -> Option<String> {
@@ -47,8 +52,8 @@ impl Health {
         match event {
             Event::Connected => {
                 self.said().last_trouble = None;
-                let before = self.connects.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(again = before > 0, "connected to NATS");
+                self.connects.send_modify(|n| *n += 1);
+                tracing::info!(again = self.connects() > 1, "connected to NATS");
             }
             Event::Disconnected => tracing::warn!("the connection to NATS is lost; trying again"),
             Event::LameDuckMode => tracing::info!("the NATS server is about to end; another one will take over"),

@@ -8,10 +8,12 @@ use async_nats::connection::State as ConnectionState;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, stream};
 use async_nats::rustls::crypto::aws_lc_rs;
+use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::error::{Kind, NatsError};
 use crate::health::Health;
+use crate::replies::Replies;
 use crate::settings::Settings;
 
 /// How often it is looked whether the connection stands, while somebody waits for it.
@@ -28,6 +30,7 @@ struct Inner {
     settings: Settings,
     client: Client,
     jetstream: jetstream::Context,
+    replies: Replies,
     health: Arc<Health>,
 }
 
@@ -57,6 +60,7 @@ impl Lattice {
             .build(client.clone());
         let lattice = Self(Arc::new(Inner {
             settings,
+            replies: Replies::open(client.clone()).await?,
             client,
             jetstream,
             health,
@@ -123,14 +127,20 @@ impl Lattice {
         &self.0.settings
     }
     /// The client, for this crate's adapters.
-    #[allow(dead_code, reason = "the adapters follow")]
     pub(crate) fn client(&self) -> &Client {
         &self.0.client
     }
     /// JetStream, for this crate's adapters.
-    #[allow(dead_code, reason = "the adapters follow")]
     pub(crate) fn jetstream(&self) -> &jetstream::Context {
         &self.0.jetstream
+    }
+    /// Where answers come back, for this crate's adapters.
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.0.replies
+    }
+    /// Tells of each connection that is made.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.0.health.connections()
     }
     /// How many copies a stream of ours has.
     pub fn replicas(&self) -> usize {
@@ -145,7 +155,6 @@ impl Lattice {
     ///
     /// # Errors
     /// `Unavailable` when the servers don't answer or can't make it.
-    #[allow(dead_code, reason = "the adapters follow")]
     pub(crate) async fn stream(&self, config: stream::Config) -> Result<stream::Stream, NatsError> {
         let config = stream::Config {
             num_replicas: self.replicas(),

@@ -3,8 +3,9 @@ use std::time::Duration;
 use integration::nats::{Server, ServerOptions};
 use integration::scratch::Scratch;
 
-use crate::{Credentials, Kind, Lattice, Settings};
+use crate::{Credentials, Identity, Kind, Lattice, NatsBus, Settings};
 
+mod carrying;
 mod connecting;
 
 /// Settings for the servers at `urls`.
@@ -17,3 +18,13 @@ pub(crate) fn settings(urls: &str) -> Settings {
 
 /// Long enough for a server on a busy machine.
 pub(crate) const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+/// A bus over a connection of its own.
+pub(crate) async fn bus_at(urls: &str) -> NatsBus {
+    let lattice = Lattice::connect(settings(urls), PATIENCE).await.unwrap();
+    let identity = Identity {
+        version: "0.1.0".into(),
+        started_at: "2026-11-25T00:00:00Z".into(),
+    };
+    NatsBus::open(&lattice, identity).await.unwrap()
+}

@@ -93,7 +93,7 @@ async fn a_server_without_jetstream_is_unfit() {
     assert_eq!(error.kind, Kind::Unfit);
 }
 
-async fn until(mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(40), async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(20)).await;

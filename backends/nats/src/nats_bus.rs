@@ -1,0 +1,127 @@
+//! The bus over NATS: requests on subjects and queue groups, events in a stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use bus::rules::{check_asked, check_payload, check_published, check_ring, check_service, late, nobody, patience_ms};
+use bus::{Bus, BusError, Events, Incoming, Kind, Service, event_ring};
+use bytes::Bytes;
+use tokio::time::Instant;
+use wire::subject::EventFilter;
+use wire::{Headers, Subject};
+
+use crate::announce::Announcer;
+use crate::error::NatsError;
+use crate::lattice::Lattice;
+use crate::replies::NoAnswer;
+use crate::{events, serving};
+
+/// Who serves, as the services protocol tells it.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// windlass's version.
+    pub version: String,
+    /// When the process started, RFC 3339.
+    pub started_at: String,
+}
+
+/// The bus of a fleet.
+#[derive(Debug, Clone)]
+pub struct NatsBus(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    lattice: Lattice,
+    announcer: Announcer,
+}
+
+impl NatsBus {
+    /// A bus over this connection; makes the stream of events when it isn't there.
+    ///
+    /// # Errors
+    /// `Unavailable` when the servers don't answer or can't make the stream.
+    pub async fn open(lattice: &Lattice, identity: Identity) -> Result<Self, NatsError> {
+        lattice.stream(events::stream_config()).await?;
+        Ok(Self(Arc::new(Inner {
+            lattice: lattice.clone(),
+            announcer: Announcer::start(lattice, identity).await?,
+        })))
+    }
+    /// The connection.
+    pub fn lattice(&self) -> &Lattice {
+        &self.0.lattice
+    }
+}
+
+#[async_trait]
+impl Bus for NatsBus {
+    async fn request(&self, subject: &Subject, headers: Headers, payload: Bytes) -> Result<Bytes, BusError> {
+        check_payload(subject, &payload)?;
+        check_asked(subject)?;
+        let timeout_ms = patience_ms(&headers);
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        let mut sent = HeaderMap::new();
+        for (name, value) in (Headers { timeout_ms: Some(timeout_ms), ..headers }).pairs() {
+            sent.insert(name, header_value(subject, name, value)?);
+        }
+        let text = subject.to_string();
+        match self.0.lattice.replies().ask(&text, sent, payload, deadline).await {
+            Ok(message) => Ok(message.payload),
+            Err(why) => Err(unanswered(subject, timeout_ms, why)),
+        }
+    }
+
+    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
+        check_payload(subject, &payload)?;
+        check_published(subject)?;
+        events::publish(&self.0.lattice, subject, payload).await
+    }
+
+    async fn serve(&self, service: Service) -> Result<Incoming, BusError> {
+        check_service(&service)?;
+        serving::serve(&self.0.lattice, &self.0.announcer, service).await
+    }
+
+    async fn subscribe(&self, filter: EventFilter, events_queued_max: usize) -> Result<Events, BusError> {
+        check_ring(&filter, events_queued_max)?;
+        let (sender, events) = event_ring(events_queued_max);
+        events::feed(&self.0.lattice, filter, sender).await?;
+        Ok(events)
+    }
+}
+
+/// A value as it may stand in a header: within the limit, on one line.
+fn header_value(subject: &Subject, name: &str, value: String) -> Result<String, BusError> {
+    if value.len() <= Headers::VALUE_BYTES_MAX && !value.contains(['\r', '\n']) {
+        return Ok(value);
+    }
+    Err(BusError::new(
+        Kind::Invalid,
+        format!(
+            "{subject}: header {name} has {} bytes or line ends; at most {} bytes on one line are taken; nothing was sent",
+            value.len(),
+            Headers::VALUE_BYTES_MAX
+        ),
+    ))
+}
+
+fn unanswered(subject: &Subject, timeout_ms: u64, why: NoAnswer) -> BusError {
+    match &why {
+        NoAnswer::Nobody => nobody(subject),
+        NoAnswer::Late => late(subject, timeout_ms),
+        NoAnswer::TooLarge(_) | NoAnswer::Refused(_) => {
+            BusError::new(Kind::Invalid, format!("{subject}: {why}")).caused_by(why)
+        }
+        NoAnswer::NotConnected => not_connected(subject),
+    }
+}
+
+pub(crate) fn not_connected(subject: &Subject) -> BusError {
+    BusError::new(
+        Kind::Unavailable,
+        format!("{subject}: {}", NoAnswer::NotConnected),
+    )
+    .hint("it is made again by itself; the log tells when")
+}

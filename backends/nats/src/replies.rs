@@ -1,0 +1,202 @@
+//! Where answers come back: one subscription for all requests of this process.
+//!
+//! async-nats has the same, but it keeps the place of a request that timed out for ever; here a place goes with its asker.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap, Message, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::error::{Kind, NatsError};
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// The connection is down; nothing was sent.
+    #[error("the connection to NATS is down; nothing was sent")]
+    NotConnected,
+    /// Nobody listens on the subject; nothing was carried out.
+    #[error("nobody listens")]
+    Nobody,
+    /// None came in time.
+    #[error("no answer in time")]
+    Late,
+    /// The server carries less than this; nothing was sent.
+    #[error("the server carries at most {0} bytes; nothing was sent")]
+    TooLarge(usize),
+    /// async-nats refuses to send; nothing was sent.
+    #[error("it can't be sent: {0}")]
+    Refused(async_nats::PublishError),
+}
+
+/// The subscription and who waits on it.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    client: Client,
+    prefix: String,
+    next: AtomicU64,
+    waiting: Waiting,
+    reader: JoinHandle<()>,
+}
+
+/// A place among those who wait; gone with its asker.
+struct Place<'a> {
+    waiting: &'a Waiting,
+    token: u64,
+}
+
+fn locked(waiting: &Waiting) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
+    // nothing panics under this lock
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        locked(self.waiting).remove(&self.token);
+    }
+}
+
+impl Replies {
+    pub(crate) async fn open(client: Client) -> Result<Self, NatsError> {
+        let prefix = format!("{}.", client.new_inbox());
+        let mut answers = client.subscribe(format!("{prefix}*")).await.map_err(|e| {
+            NatsError::new(Kind::Unavailable, format!("no place for answers can be had: {e}")).caused_by(e)
+        })?;
+        let waiting = Waiting::default();
+        let reader = tokio::spawn({
+            let (waiting, prefix_bytes) = (waiting.clone(), prefix.len());
+            async move {
+                while let Some(message) = answers.next().await {
+                    let token = message.subject.get(prefix_bytes..).and_then(|t| u64::from_str_radix(t, 36).ok());
+                    let asker = token.and_then(|token| locked(&waiting).remove(&token));
+                    if let Some(asker) = asker {
+                        let _asker_gone = asker.send(message);
+                    }
+                }
+            }
+        });
+        Ok(Self {
+            client,
+            prefix,
+            next: AtomicU64::new(1),
+            waiting,
+            reader,
+        })
+    }
+
+    /// Sends, and waits for the one answer until `deadline`.
+    pub(crate) async fn ask(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Message, NoAnswer> {
+        if self.client.connection_state() != State::Connected {
+            return Err(NoAnswer::NotConnected);
+        }
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = oneshot::channel();
+        locked(&self.waiting).insert(token, asker);
+        let _place = Place {
+            waiting: &self.waiting,
+            token,
+        };
+        let reply = format!("{}{}", self.prefix, base36(token));
+        let asked = async {
+            let sent = match headers.is_empty() {
+                true => self.client.publish_with_reply(subject.to_owned(), reply, payload).await,
+                false => {
+                    self.client
+                        .publish_with_reply_and_headers(subject.to_owned(), reply, headers, payload)
+                        .await
+                }
+            };
+            sent.map_err(|e| self.refused(e))?;
+            answer.await.map_err(|_place_lost| NoAnswer::Late)
+        };
+        let message = tokio::time::timeout_at(deadline, asked)
+            .await
+            .map_err(|_elapsed| NoAnswer::Late)??;
+        match message.status {
+            Some(StatusCode::NO_RESPONDERS) => Err(NoAnswer::Nobody),
+            _ => Ok(message),
+        }
+    }
+
+    fn refused(&self, error: async_nats::PublishError) -> NoAnswer {
+        match error.kind() {
+            async_nats::PublishErrorKind::MaxPayloadExceeded => NoAnswer::TooLarge(self.client.max_payload()),
+            _ => NoAnswer::Refused(error),
+        }
+    }
+
+    /// Returns once the server has taken what this connection sent before.
+    pub(crate) async fn barrier(&self, deadline: Instant) -> Result<(), NoAnswer> {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = oneshot::channel();
+        locked(&self.waiting).insert(token, asker);
+        let _place = Place {
+            waiting: &self.waiting,
+            token,
+        };
+        let to_ourselves = format!("{}{}", self.prefix, base36(token));
+        let passed = async {
+            let sent = self.client.publish(to_ourselves, Bytes::new()).await;
+            sent.map_err(|e| self.refused(e))?;
+            answer.await.map_err(|_place_lost| NoAnswer::Late)
+        };
+        tokio::time::timeout_at(deadline, passed)
+            .await
+            .map_err(|_elapsed| NoAnswer::Late)?
+            .map(|_itself| ())
+    }
+
+    /// Requests that wait for an answer.
+    #[cfg(test)]
+    pub(crate) fn waiting_count(&self) -> usize {
+        locked(&self.waiting).len()
+    }
+}
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        // it holds a part of the client, which would keep the connection
+        self.reader.abort();
+    }
+}
+
+fn base36(mut number: u64) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut digits = [0_u8; 13];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = DIGITS[usize::try_from(number % 36).unwrap_or(0)];
+        number /= 36;
+        if number == 0 {
+            return String::from_utf8_lossy(&digits[at..]).into_owned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_their_text() {
+        for n in [0, 1, 35, 36, u64::MAX] {
+            assert_eq!(u64::from_str_radix(&base36(n), 36), Ok(n));
+        }
+    }
+}
