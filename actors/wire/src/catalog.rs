@@ -79,7 +79,10 @@ impl Endpoint {
     pub fn schemas(&self) -> (Value, Value) {
         let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
         let mut generator = settings.into_generator();
-        ((self.request_schema)(&mut generator), (self.reply_schema)(&mut generator))
+        (
+            (self.request_schema)(&mut generator),
+            (self.reply_schema)(&mut generator),
+        )
     }
 }
 

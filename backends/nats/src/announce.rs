@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use wire::{Address, ErrorBody, Subject};
 
-use crate::nats_bus::Identity;
 use crate::error::{Kind, NatsError};
 use crate::lattice::Lattice;
+use crate::nats_bus::Identity;
 
 const PREFIX: &str = "$SRV";
 const TYPE: &str = "io.nats.micro.v1";
@@ -97,7 +97,10 @@ impl Card {
             ("name", json!(self.0.name)),
             ("id", json!(self.0.id)),
             ("version", json!(identity.version)),
-            ("metadata", json!({"host": self.0.host, "wire": wire::WIRE_VERSION.to_string()})),
+            (
+                "metadata",
+                json!({"host": self.0.host, "wire": wire::WIRE_VERSION.to_string()}),
+            ),
         ])
     }
 
@@ -110,7 +113,10 @@ impl Card {
         match verb {
             Verb::Ping => {}
             Verb::Info => {
-                answer.insert("description", json!(format!("{} of windlass on {}", self.0.name, self.0.host)));
+                answer.insert(
+                    "description",
+                    json!(format!("{} of windlass on {}", self.0.name, self.0.host)),
+                );
                 answer.insert("endpoints", json!(endpoints(Announced::info)));
             }
             Verb::Stats => {
@@ -220,18 +226,20 @@ impl Drop for Registration {
 impl Announcer {
     pub(crate) async fn start(lattice: &Lattice, identity: Identity) -> Result<Self, NatsError> {
         let client = lattice.client().clone();
-        let mut asked = client.subscribe(format!("{PREFIX}.>")).await.map_err(|e| {
-            NatsError::new(Kind::Unavailable, format!("services can't be announced: {e}")).caused_by(e)
-        })?;
+        let mut asked = client
+            .subscribe(format!("{PREFIX}.>"))
+            .await
+            .map_err(|e| NatsError::new(Kind::Unavailable, format!("services can't be announced: {e}")).caused_by(e))?;
         let cards: Arc<Cards> = Arc::default();
         let known = cards.clone();
         let reader = tokio::spawn(async move {
             while let Some(message) = asked.next().await {
                 let Some(reply) = message.reply else { continue };
-                let Some((verb, name, id)) = parsed(&message.subject) else { continue };
-                let meant = |card: &&Card| {
-                    name.is_none_or(|name| name == card.0.name) && id.is_none_or(|id| id == card.0.id)
+                let Some((verb, name, id)) = parsed(&message.subject) else {
+                    continue;
                 };
+                let meant =
+                    |card: &&Card| name.is_none_or(|name| name == card.0.name) && id.is_none_or(|id| id == card.0.id);
                 let meant: Vec<Card> = locked(&known).values().filter(meant).cloned().collect();
                 for card in meant {
                     tell(&client, reply.clone(), &card.answer(verb, &identity)).await;

@@ -6,13 +6,12 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
 use bus::{BusError, EventSender, Kind};
 use bytes::Bytes;
-use serde::Deserialize;
-use tokio::time::Instant;
 use wire::Subject;
 use wire::subject::EventFilter;
 
-use crate::nats_bus::not_connected;
+use crate::acknowledged::{NotKept, keep};
 use crate::lattice::Lattice;
+use crate::nats_bus::not_connected;
 use crate::replies::NoAnswer;
 use crate::tail::{Tail, Tailed};
 
@@ -36,58 +35,24 @@ pub(crate) fn stream_config() -> stream::Config {
     }
 }
 
-/// What JetStream answers to a publish.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Acknowledged {
-    #[serde(default)]
-    pub(crate) seq: u64,
-    #[serde(default)]
-    pub(crate) error: Option<Refusal>,
-}
-
-/// Why JetStream kept nothing.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Refusal {
-    #[serde(default)]
-    pub(crate) err_code: u64,
-    #[serde(default)]
-    pub(crate) description: String,
-}
-
 /// Publishes; an event that the servers didn't acknowledge is an error.
 pub(crate) async fn publish(lattice: &Lattice, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
-    let timeout_ms = lattice.settings().ack_timeout_ms;
-    let deadline = Instant::now() + Duration::from_millis(timeout_ms);
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/cloudevents+json; charset=utf-8");
     headers.insert("Nats-Expected-Stream", STREAM);
-    let text = subject.to_string();
-    let asked = lattice.replies().ask(&text, headers, payload, deadline).await;
-    let message = asked.map_err(|why| match &why {
-        NoAnswer::Nobody => BusError::new(
-            Kind::Unavailable,
-            format!("{subject}: no stream {STREAM} takes events; nothing was published"),
-        ),
-        NoAnswer::Late => BusError::new(
-            Kind::Deadline,
-            format!("{subject}: not acknowledged within {timeout_ms} ms; it may have been published"),
-        ),
-        NoAnswer::NotConnected => not_connected(subject),
-        NoAnswer::TooLarge(_) | NoAnswer::Refused(_) => {
-            BusError::new(Kind::Invalid, format!("{subject}: {why}")).caused_by(why)
+    match keep(lattice, &subject.to_string(), headers, payload).await {
+        Ok(_sequence) => Ok(()),
+        Err(NotKept::NotSent(NoAnswer::NotConnected)) => Err(not_connected(subject)),
+        Err(why) => {
+            let kind = match &why {
+                NotKept::Unknown(_) => Kind::Deadline,
+                NotKept::NotSent(NoAnswer::TooLarge(_) | NoAnswer::Refused(_)) => Kind::Invalid,
+                NotKept::NotSent(_) | NotKept::Refused(_) => Kind::Unavailable,
+                NotKept::Unreadable(_) => Kind::Corrupt,
+            };
+            let message = format!("{subject}: the event was not taken into {STREAM}: {why}");
+            Err(BusError::new(kind, message).caused_by(why))
         }
-    })?;
-    match serde_json::from_slice::<Acknowledged>(&message.payload) {
-        Ok(Acknowledged { error: None, .. }) => Ok(()),
-        Ok(Acknowledged { error: Some(refusal), .. }) => Err(BusError::new(
-            Kind::Unavailable,
-            format!("{subject}: {STREAM} refuses: {}; nothing was published", refusal.description),
-        )),
-        Err(e) => Err(BusError::new(
-            Kind::Corrupt,
-            format!("{subject}: the acknowledgement can't be read; it may have been published"),
-        )
-        .caused_by(e)),
     }
 }
 
@@ -107,7 +72,12 @@ pub(crate) async fn feed(lattice: &Lattice, filter: EventFilter, ring: EventSend
                         ring.push(subject, message.payload);
                     }
                 }
-                Ok(Tailed::Skipped(count)) => ring.lose(count),
+                Ok(Tailed::Reopened { skipped, renewed }) => {
+                    let lost = skipped + u64::from(renewed);
+                    if lost > 0 {
+                        ring.lose(lost);
+                    }
+                }
                 Err(_quiet) => {}
             }
         }

@@ -10,27 +10,31 @@
 //!   slow consumers are counted and said once a minute.
 //! * [`NatsBus`]: requests, services announced by NATS's own protocol, events that were acknowledged and are followed without
 //!   gaps.
+//! * [`NatsState`]: one stream with one message a key; its sequence is the revision.
 //! * [`Settings`]: servers, credentials from files, TLS, time-outs.
 //!
 //! What is absent: no type of async-nats in a public signature, no consensus of our own (queue groups, compare-and-set and
 //! durable consumers are the servers'), no answer for a write that the servers didn't acknowledge.
 
+mod acknowledged;
 mod announce;
 mod backoff;
-mod nats_bus;
 mod error;
 mod events;
 mod health;
 mod lattice;
+mod nats_bus;
 mod replies;
 mod serving;
 mod settings;
+mod state;
 mod tail;
 
 #[cfg(test)]
 mod tests;
 
-pub use nats_bus::{Identity, NatsBus};
 pub use error::{Kind, NatsError};
 pub use lattice::Lattice;
+pub use nats_bus::{Identity, NatsBus};
 pub use settings::{Credentials, Settings, Tls};
+pub use state::NatsState;

@@ -63,7 +63,12 @@ impl Bus for NatsBus {
         let timeout_ms = patience_ms(&headers);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         let mut sent = HeaderMap::new();
-        for (name, value) in (Headers { timeout_ms: Some(timeout_ms), ..headers }).pairs() {
+        for (name, value) in (Headers {
+            timeout_ms: Some(timeout_ms),
+            ..headers
+        })
+        .pairs()
+        {
             sent.insert(name, header_value(subject, name, value)?);
         }
         let text = subject.to_string();
@@ -119,9 +124,6 @@ fn unanswered(subject: &Subject, timeout_ms: u64, why: NoAnswer) -> BusError {
 }
 
 pub(crate) fn not_connected(subject: &Subject) -> BusError {
-    BusError::new(
-        Kind::Unavailable,
-        format!("{subject}: {}", NoAnswer::NotConnected),
-    )
-    .hint("it is made again by itself; the log tells when")
+    BusError::new(Kind::Unavailable, format!("{subject}: {}", NoAnswer::NotConnected))
+        .hint("it is made again by itself; the log tells when")
 }

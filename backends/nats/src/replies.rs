@@ -76,7 +76,10 @@ impl Replies {
             let (waiting, prefix_bytes) = (waiting.clone(), prefix.len());
             async move {
                 while let Some(message) = answers.next().await {
-                    let token = message.subject.get(prefix_bytes..).and_then(|t| u64::from_str_radix(t, 36).ok());
+                    let token = message
+                        .subject
+                        .get(prefix_bytes..)
+                        .and_then(|t| u64::from_str_radix(t, 36).ok());
                     let asker = token.and_then(|token| locked(&waiting).remove(&token));
                     if let Some(asker) = asker {
                         let _asker_gone = asker.send(message);
@@ -159,6 +162,11 @@ impl Replies {
             .await
             .map_err(|_elapsed| NoAnswer::Late)?
             .map(|_itself| ())
+    }
+
+    /// A text that nobody else makes, in this process or another.
+    pub(crate) fn unique(&self) -> String {
+        format!("{}{}", self.prefix, base36(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Requests that wait for an answer.

@@ -46,9 +46,8 @@ pub(crate) async fn serve(lattice: &Lattice, announcer: &Announcer, service: Ser
             Some(group) => client.queue_subscribe(subject.to_string(), group.to_owned()).await,
             None => client.subscribe(subject.to_string()).await,
         };
-        let subscriber = subscribed.map_err(|e| {
-            BusError::new(Kind::Unavailable, format!("{subject} can't be served: {e}")).caused_by(e)
-        })?;
+        let subscriber = subscribed
+            .map_err(|e| BusError::new(Kind::Unavailable, format!("{subject} can't be served: {e}")).caused_by(e))?;
         open.push(Arc::new(Mutex::new(subscriber)));
     }
     let registration = announcer.register(card.clone());
@@ -96,7 +95,10 @@ fn try_leave(subscriber: &Shared) -> bool {
 async fn read(subscriber: Shared, door: Arc<Door>, queue: IncomingSender) {
     let next = || {
         futures::future::poll_fn(|cx| -> Poll<Option<Message>> {
-            subscriber.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx)
+            subscriber
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .poll_next_unpin(cx)
         })
     };
     while let Some(message) = next().await {
@@ -187,7 +189,10 @@ async fn send(door: Arc<Door>, reply: NatsSubject, answer: Bytes, error: Option<
         let body = ErrorBody::new(Code::Internal, why).hint("max_payload of the server; docs/lattice.md");
         let headers = error_headers(&body);
         // a connection that has ended has nobody to tell
-        let _ended = door.client.publish_with_headers(reply, headers, answer_bytes(Err(body))).await;
+        let _ended = door
+            .client
+            .publish_with_headers(reply, headers, answer_bytes(Err(body)))
+            .await;
     }
 }
 
@@ -205,7 +210,11 @@ fn error_of(answer: &Bytes) -> Option<ErrorBody> {
 /// What clients of the NATS services protocol look at.
 fn error_headers(error: &ErrorBody) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let line: String = error.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = error
+        .message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     headers.insert("Nats-Service-Error", format!("{}: {line}", error.code));
     headers.insert("Nats-Service-Error-Code", error.code.http_status().to_string());
     headers

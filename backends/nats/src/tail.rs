@@ -32,8 +32,13 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 pub(crate) enum Tailed {
     Message(Stored),
-    /// About this many messages went before they could be read: they were too old, or the stream is another one now.
-    Skipped(u64),
+    /// It was begun anew behind what was seen.
+    Reopened {
+        /// Messages of any subject that went before they could be read.
+        skipped: u64,
+        /// The servers lost the stream: this is another one of the same name, read from its beginning.
+        renewed: bool,
+    },
 }
 
 /// A reader of a stream.
@@ -73,13 +78,17 @@ impl Tail {
         }
     }
 
+    /// What was seen last.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Waits for what comes next; tries again for ever while the servers don't answer.
     pub(crate) async fn next(&mut self) -> Tailed {
         loop {
             let Some(messages) = &mut self.messages else {
                 match self.open().await {
-                    Ok(0) => {}
-                    Ok(skipped) => return Tailed::Skipped(skipped),
+                    Ok(reopened) => return reopened,
                     Err(error) => {
                         tracing::debug!(stream = self.stream, %error, "can't be followed now");
                         tokio::time::sleep(jittered(self.failures)).await;
@@ -114,24 +123,30 @@ impl Tail {
         }
     }
 
-    /// Makes a consumer behind what was seen; returns how many messages can't be had any more.
-    async fn open(&mut self) -> Result<u64, NatsError> {
+    /// Makes a consumer behind what was seen.
+    async fn open(&mut self) -> Result<Tailed, NatsError> {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, self.open_once()).await;
         opened.map_err(|_elapsed| NatsError::new(Kind::Unavailable, format!("{}: no answer", self.stream)))?
     }
 
-    async fn open_once(&mut self) -> Result<u64, NatsError> {
+    async fn open_once(&mut self) -> Result<Tailed, NatsError> {
         self.connected.mark_unchanged();
         let (created, first, _) = state_of(&self.lattice, self.stream).await?;
-        let mut skipped = 0;
-        if self.created.replace(created).is_some_and(|before| before != created) {
-            tracing::error!(stream = self.stream, "the NATS servers lost this stream; what it had is gone");
-            (self.seen, skipped) = (0, 1);
-        } else if self.seen > 0 && first > self.seen + 1 {
-            skipped = first - self.seen - 1;
+        let renewed = self.created.replace(created).is_some_and(|before| before != created);
+        if renewed {
+            tracing::error!(
+                stream = self.stream,
+                "the NATS servers lost this stream; what it had is gone"
+            );
+            self.seen = 0;
         }
+        let skipped = match self.seen {
+            0 => 0,
+            seen => first.saturating_sub(seen + 1),
+        };
         let stream = self.lattice.jetstream().get_stream_no_info(self.stream).await;
-        let unavailable = |e: &dyn std::fmt::Display| NatsError::new(Kind::Unavailable, format!("{}: {e}", self.stream));
+        let unavailable =
+            |e: &dyn std::fmt::Display| NatsError::new(Kind::Unavailable, format!("{}: {e}", self.stream));
         let stream = stream.map_err(|e| unavailable(&e))?;
         let config = OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence {
@@ -143,7 +158,7 @@ impl Tail {
         };
         let consumer = stream.create_consumer(config).await.map_err(|e| unavailable(&e))?;
         self.messages = Some(consumer.messages().await.map_err(|e| unavailable(&e))?);
-        Ok(skipped)
+        Ok(Tailed::Reopened { skipped, renewed })
     }
 }
 

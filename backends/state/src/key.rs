@@ -70,7 +70,8 @@ impl Prefix {
     pub fn takes(&self, key: &str) -> bool {
         key.starts_with(&self.0)
     }
-    pub(crate) fn as_str(&self) -> &str {
+    /// What the keys begin with.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

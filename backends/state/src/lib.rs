@@ -40,8 +40,8 @@ pub use redb_state::{NowMs, Redb};
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, StateError>;
 
-/// Longest value, in bytes.
-pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Longest value, in bytes: with what surrounds it, it fits into the 1 MiB that a NATS server carries unless told otherwise.
+pub const VALUE_BYTES_MAX: usize = (1 << 20) - (16 << 10);
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 256;
 /// Most keys that a state holds.
@@ -94,7 +94,7 @@ impl Change {
 /// polled and holds at most one batch, so a slow watcher costs nothing. Ends after the first error.
 pub type Watch = BoxStream<'static, Result<Change>>;
 
-/// The port.
+/// The port. In a cluster a change that ends with `Unavailable` may have been made when the message says so; who must know reads.
 #[async_trait]
 pub trait State: Debug + Send + Sync + 'static {
     /// The entry of a key, or `None`.

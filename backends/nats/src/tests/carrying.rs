@@ -61,7 +61,9 @@ async fn nonsense_from_outside_is_answered() {
     let mut incoming = bus.serve(service("h1", 8)).await.unwrap();
     let served = tokio::spawn(async move {
         while let Some(delivery) = incoming.next().await {
-            delivery.responder.answer(answer_bytes(Ok(json!(delivery.payload.len()))));
+            delivery
+                .responder
+                .answer(answer_bytes(Ok(json!(delivery.payload.len()))));
         }
     });
     let outside = async_nats::connect(server.url()).await.unwrap();
@@ -72,8 +74,17 @@ async fn nonsense_from_outside_is_answered() {
         let headers = message.headers.expect("error headers");
         let answer: wire::Answer<serde_json::Value> = serde_json::from_slice(&message.payload).unwrap();
         let error = answer.into_result().unwrap_err();
-        assert_eq!(headers.get("Nats-Service-Error-Code").unwrap().as_str(), error.code.http_status().to_string());
-        assert!(headers.get("Nats-Service-Error").unwrap().as_str().contains(&error.message));
+        assert_eq!(
+            headers.get("Nats-Service-Error-Code").unwrap().as_str(),
+            error.code.http_status().to_string()
+        );
+        assert!(
+            headers
+                .get("Nats-Service-Error")
+                .unwrap()
+                .as_str()
+                .contains(&error.message)
+        );
         error.code
     };
     let mut bad = async_nats::HeaderMap::new();
@@ -82,7 +93,9 @@ async fn nonsense_from_outside_is_answered() {
     let mut long = async_nats::HeaderMap::new();
     long.insert("traceparent", "x".repeat(300).as_str());
     assert_eq!(error(ask(long, vec![]).await.unwrap()), Code::Invalid);
-    let large = ask(async_nats::HeaderMap::new(), vec![b'x'; bus::PAYLOAD_BYTES_MAX + 1]).await.unwrap();
+    let large = ask(async_nats::HeaderMap::new(), vec![b'x'; bus::PAYLOAD_BYTES_MAX + 1])
+        .await
+        .unwrap();
     assert_eq!(error(large), Code::Invalid);
     // another version's subject has nobody, and says so at once
     let v2 = here().to_string().replace(".v1.", ".v2.");
@@ -90,7 +103,10 @@ async fn nonsense_from_outside_is_answered() {
     assert_eq!(nobody.kind(), async_nats::RequestErrorKind::NoResponders);
     // without a reply subject there is nobody to answer, and nothing is done
     outside.publish(here().to_string(), Bytes::new()).await.unwrap();
-    assert_eq!(call_json(&bus, &here(), &json!("x"), Headers::default()).await, Ok(json!(3)));
+    assert_eq!(
+        call_json(&bus, &here(), &json!("x"), Headers::default()).await,
+        Ok(json!(3))
+    );
     served.abort();
 }
 
@@ -131,7 +147,9 @@ async fn servers_and_subscribers_outlive_the_connection() {
     connecting::until(|| !bus.lattice().is_connected()).await;
     let down = bus.publish(&made, Bytes::from_static(b"lost")).await.unwrap_err();
     assert_eq!(down.kind, bus::Kind::Unavailable, "not acknowledged is an error");
-    let down = call_json(&bus, &here(), &json!({}), Headers::default()).await.unwrap_err();
+    let down = call_json(&bus, &here(), &json!({}), Headers::default())
+        .await
+        .unwrap_err();
     assert_eq!(down.code, Code::Unavailable);
     server.restart().unwrap();
     // others are quicker to come back than we
@@ -140,10 +158,17 @@ async fn servers_and_subscribers_outlive_the_connection() {
         quick.publish(&made, Bytes::from(vec![n])).await.unwrap();
     }
     for n in b'0'..b'5' {
-        let heard = tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap();
-        let Some(Received::Event { payload, .. }) = heard else { panic!("{heard:?}") };
+        let heard = tokio::time::timeout(Duration::from_secs(60), events.next())
+            .await
+            .unwrap();
+        let Some(Received::Event { payload, .. }) = heard else {
+            panic!("{heard:?}")
+        };
         assert_eq!(payload[..], [n], "in order, none lost, none twice");
     }
-    assert_eq!(call_json(&bus, &here(), &json!({}), Headers::default()).await, Ok(json!(1)));
+    assert_eq!(
+        call_json(&bus, &here(), &json!({}), Headers::default()).await,
+        Ok(json!(1))
+    );
     served.abort();
 }

@@ -1,0 +1,109 @@
+//! Deletions are remembered for watches, the newest [`TOMBSTONES_MAX`] of them; below the floor they are forgotten.
+//!
+//! Whoever deletes much looks now and then. The floor is raised before the markers go, so a watch that is behind it hears
+//! `Compacted` and misses nothing in silence.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use futures::StreamExt;
+use state::{Kind, Result, StateError, TOMBSTONES_MAX};
+
+use super::entries::Raw;
+use super::keys;
+use crate::acknowledged::keep;
+use crate::lattice::Lattice;
+
+/// How many deletions of one process bring it to look.
+const LOOK_EVERY: u64 = TOMBSTONES_MAX / 2;
+
+fn floor_subject() -> String {
+    // no key has this subject: behind a '=' there would be two digits
+    format!("{}=floor", keys::ROOT)
+}
+
+/// Counts deletions.
+#[derive(Debug, Default)]
+pub(crate) struct Compaction(AtomicU64);
+
+impl Compaction {
+    /// A key was deleted; now and then the old markers go.
+    pub(crate) fn deleted(&self, lattice: &Lattice, stream: &Stream) {
+        if self.0.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY != LOOK_EVERY - 1 {
+            return;
+        }
+        let (lattice, stream) = (lattice.clone(), stream.clone());
+        tokio::spawn(async move {
+            if let Err(error) = compact(&lattice, &stream, TOMBSTONES_MAX).await {
+                tracing::warn!(%error, "old deletions stay in the state for now");
+            }
+        });
+    }
+}
+
+/// The revision up to which deletions may be forgotten.
+pub(crate) async fn floor(stream: &Stream) -> Result<u64> {
+    match stream.get_last_raw_message_by_subject(&floor_subject()).await {
+        Ok(message) => Ok(std::str::from_utf8(&message.payload)
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0)),
+        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+        Err(e) => Err(failed(&e)),
+    }
+}
+
+/// Removes all markers but the newest `kept_max`; returns how many went.
+pub(crate) async fn compact(lattice: &Lattice, stream: &Stream, kept_max: u64) -> Result<usize> {
+    let mut markers = markers(stream).await?;
+    let excess = markers
+        .len()
+        .saturating_sub(usize::try_from(kept_max).unwrap_or(usize::MAX));
+    markers.sort_unstable();
+    markers.truncate(excess);
+    let Some(raised) = markers.last() else { return Ok(0) };
+    if floor(stream).await? < *raised {
+        let kept = keep(lattice, &floor_subject(), HeaderMap::new(), raised.to_string().into()).await;
+        kept.map_err(|e| failed(&e))?;
+    }
+    for sequence in &markers {
+        // one that was overwritten meanwhile is gone already
+        if let Err(error) = stream.delete_message(*sequence).await {
+            tracing::debug!(sequence, %error, "a marker was not removed");
+        }
+    }
+    Ok(markers.len())
+}
+
+/// The sequences of all markers.
+async fn markers(stream: &Stream) -> Result<Vec<u64>> {
+    let config = OrderedConfig {
+        filter_subject: format!("{}>", keys::ROOT),
+        headers_only: true,
+        ..OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await.map_err(|e| failed(&e))?;
+    let mut found = Vec::new();
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(found);
+    }
+    let mut messages = consumer.messages().await.map_err(|e| failed(&e))?;
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|e| failed(&e))?;
+        let info = message.info().map_err(|e| failed(&e))?;
+        let (sequence, pending) = (info.stream_sequence, info.pending);
+        if Raw::new(sequence, message.headers.as_ref(), message.payload.clone()).deleted {
+            found.push(sequence);
+        }
+        if pending == 0 {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn failed(error: &dyn std::fmt::Display) -> StateError {
+    StateError::new(Kind::Unavailable, format!("deletions can't be looked through: {error}"))
+}
