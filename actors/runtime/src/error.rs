@@ -15,6 +15,8 @@ pub enum Kind {
     Bus,
     /// The job store refused.
     Jobs,
+    /// The host's id is taken, or the state refused.
+    Host,
     /// The system gave no thread.
     System,
 }
@@ -59,6 +61,17 @@ impl From<bus::BusError> for RuntimeError {
             kind: Kind::Bus,
             message: error.to_string(),
             body: Some(error.into()),
+            source: None,
+        }
+    }
+}
+
+impl From<ErrorBody> for RuntimeError {
+    fn from(body: ErrorBody) -> Self {
+        Self {
+            kind: Kind::Host,
+            message: body.message.clone(),
+            body: Some(body),
             source: None,
         }
     }

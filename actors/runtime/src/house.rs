@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jobs::{Jobs, Worker};
 use serde_json::{Value, json};
+use state::State;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wire::event::CloudEvent;
@@ -20,11 +21,12 @@ use wire::job::{Job, JobCancel, JobList, JobListing, JobRetry, JobShow};
 use wire::{Code, ConcernName, ErrorBody, HostId};
 
 use crate::concern::{Call, Concern, Effect, Routes};
+use crate::hosts::{Beating, HostBook, Hosts};
 use crate::job_desk::{Desk, shown};
 use crate::keeper::{Drain, Failed, Keeper, Observe, Stop};
 use crate::ledger::Ledger;
 use crate::system::ActorSystem;
-use crate::{Admission, Clock, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
+use crate::{Admission, Clock, HostsOptions, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
 
 /// How long a concern may take to say how it is, in milliseconds.
 const OBSERVE_TIMEOUT_MS: u64 = 1_000;
@@ -54,6 +56,12 @@ pub struct HouseOptions {
     pub clock: Arc<dyn Clock>,
     /// What to do with jobs that an earlier process left.
     pub recover: Recover,
+    /// This process: another word after each start.
+    pub boot: String,
+    /// Small values that all hosts share.
+    pub state: Arc<dyn State>,
+    /// What the host says of itself; a single command says nothing.
+    pub hosts: Option<HostsOptions>,
 }
 
 /// One concern as the house holds it; the concern's own type ends at these closures.
@@ -73,6 +81,7 @@ struct Inner {
     desk: Arc<Desk>,
     failures: mpsc::Sender<Failed>,
     rooms: Mutex<BTreeMap<&'static str, Arc<Room>>>,
+    hosts: Option<(Arc<Hosts>, Beating)>,
 }
 
 /// A running house; clones are the same house.
@@ -98,13 +107,25 @@ impl House {
             clock,
             host,
             recover,
+            boot,
+            state,
+            hosts,
             ..
         } = options.clone();
         let worker = Worker {
             host: host.clone(),
-            boot: ulid(&*clock),
+            boot,
         };
-        let desk = Desk::open(jobs, bus.clone(), clock.clone(), worker, recover).await?;
+        // two processes with one id would take each other's jobs: first the id, then the jobs
+        let desk = Desk::new(jobs, bus.clone(), clock.clone(), worker, recover);
+        let hosts = match hosts {
+            None => None,
+            Some(options) => {
+                let hosts = Hosts::new(state, bus.clone(), clock.clone(), desk.clone(), options);
+                Some((hosts.clone(), Beating::start(hosts).await?))
+            }
+        };
+        desk.open().await?;
         let (failures, failed) = mpsc::channel(FAILURES_MAX);
         tokio::spawn(publish_failures(bus, clock.clone(), host, failed));
         let house = Self(Arc::new(Inner {
@@ -113,11 +134,16 @@ impl House {
             desk: desk.clone(),
             failures,
             rooms: Mutex::new(BTreeMap::new()),
+            hosts,
             options,
         }));
         let inner = Arc::downgrade(&house.0);
         house.start(Limits::default(), move || Itself(inner.clone())).await?;
         house.start(Limits::default(), move || JobBook(desk.clone())).await?;
+        if let Some((hosts, _)) = &house.0.hosts {
+            let hosts = hosts.clone();
+            house.start(Limits::default(), move || HostBook(hosts.clone())).await?;
+        }
         Ok(house)
     }
 
@@ -193,6 +219,14 @@ impl House {
         Runner::start(self.0.desk.clone(), concern, kinds, parallel_jobs_max)
     }
 
+    /// Returns when another process has this host's id: this one has to end.
+    pub async fn evicted(&self) {
+        match &self.0.hosts {
+            Some((hosts, _)) => hosts.evicted.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// What jobs this house takes from now on; what it has in hand goes on.
     pub fn admit(&self, admission: Admission) {
         self.0.desk.set_admission(admission);
@@ -223,7 +257,7 @@ impl House {
         let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
         for room in &rooms {
             // whoever drains can still be asked how it goes
-            if room.ledger.concern != Itself::NAME && room.ledger.concern != JobBook::NAME {
+            if ![Itself::NAME, JobBook::NAME, HostBook::NAME].contains(&room.ledger.concern) {
                 room.stop_taking.cancel();
             }
         }
@@ -231,6 +265,9 @@ impl House {
             self.0.desk.drain(timeout),
             join_all(rooms.iter().map(|room| room.drained(timeout)))
         );
+        if let Some((_, beating)) = &self.0.hosts {
+            beating.stop().await;
+        }
         for room in &rooms {
             room.stop_taking.cancel();
             (room.end)().await;

@@ -71,19 +71,15 @@ pub(crate) struct Stops {
 }
 
 impl Desk {
-    pub(crate) async fn open(
+    /// To be called on a tokio runtime.
+    pub(crate) fn new(
         jobs: Arc<dyn Jobs>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
         worker: Worker,
         recover: Recover,
-    ) -> Result<Arc<Self>, RuntimeError> {
-        jobs.recover(&worker).await?;
-        let concern = ConcernName::new(JobChanged::CONCERN)
-            .map_err(|e| RuntimeError::new(Kind::Invalid, format!("jobs can't be heard of: {e}")))?;
-        let changes = EventFilter::Exactly(concern, JobChanged::WHAT.to_owned());
-        let heard = bus.subscribe(changes, bus::EVENTS_QUEUED_DEFAULT).await?;
-        let desk = Arc::new(Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             jobs,
             bus,
             clock,
@@ -95,9 +91,18 @@ impl Desk {
             admission: watch::Sender::new(Admission::All),
             leaving: Mutex::new(CancellationToken::new()),
             cancels: Mutex::new(HashMap::new()),
-        });
-        tokio::spawn(hear_of_cancels(Arc::downgrade(&desk), heard));
-        Ok(desk)
+        })
+    }
+
+    /// Takes stock of what earlier processes left, and listens.
+    pub(crate) async fn open(self: &Arc<Self>) -> Result<(), RuntimeError> {
+        self.jobs.recover(&self.worker).await?;
+        let concern = ConcernName::new(JobChanged::CONCERN)
+            .map_err(|e| RuntimeError::new(Kind::Invalid, format!("jobs can't be heard of: {e}")))?;
+        let changes = EventFilter::Exactly(concern, JobChanged::WHAT.to_owned());
+        let heard = self.bus.subscribe(changes, bus::EVENTS_QUEUED_DEFAULT).await?;
+        tokio::spawn(hear_of_cancels(Arc::downgrade(self), heard));
+        Ok(())
     }
 
     fn cancels(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {

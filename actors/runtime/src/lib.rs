@@ -9,6 +9,7 @@
 //! * [`Concern`], [`Routes`], [`Effect`]: what the author of a concern writes: one row a verb, a handler that decides on
 //!   `&mut self`, and a future for what takes time.
 //! * [`House`]: starts concerns and job runners, answers `house.status` and `jobs.*`, drains.
+//! * `hosts`: this host's heartbeat in State, what it knows of the others, orders of people (`hosts.*`).
 //! * `keeper`: hosts a concern on its own thread, catches every panic, answers the message at fault `internal`, builds a
 //!   successor within a restart budget, and keeps the queue meanwhile.
 //! * `inlet`: between bus and mailbox; full means `busy`, late means `deadline`, and nothing is dropped in silence.
@@ -25,6 +26,7 @@ mod clock;
 mod concern;
 mod error;
 mod follow;
+mod hosts;
 mod house;
 mod inlet;
 mod job_context;
@@ -44,6 +46,7 @@ pub use clock::{Clock, SystemClock, job_source, rfc3339, state_clock, ulid};
 pub use concern::{Call, Concern, Effect, Routes};
 pub use error::{Kind, RuntimeError};
 pub use follow::follow;
+pub use hosts::HostsOptions;
 pub use house::{House, HouseOptions};
 pub use job_context::{CANCELLED, JobContext};
 pub use job_desk::{Admission, Recover};

@@ -254,8 +254,11 @@ impl Site {
             state_dir: "(memory)".into(),
             bus: bus.clone(),
             jobs,
+            boot: crate::ulid(&*clock),
             clock,
             recover,
+            state: Arc::new(state::Redb::new(state::Database::in_memory().unwrap(), Arc::new(|| 0))),
+            hosts: None,
         };
         let house = House::open(options).await.unwrap();
         Self { bus, house }

@@ -4,6 +4,8 @@
 //! windlass.v1.<concern>.<verb>               any host that serves the concern (queue group <concern>)
 //! windlass.v1.host.<host>.<concern>.<verb>   that host
 //! windlass.v1.event.<concern>.<what>         events
+//! windlass.v1.job.<concern>.<host>.<id>      a job in the queue of one host
+//! windlass.v1.job.<concern>.@any.<id>        a job in the queue that all hosts share
 //! ```
 
 use std::fmt;
@@ -233,6 +235,71 @@ impl EventFilter {
     }
 }
 
+/// In the place of a host: the queue that all hosts share. No host can be called so.
+const ANY_HOST: &str = "@any";
+
+/// Where a job waits. `Display` gives the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobSubject {
+    concern: ConcernName,
+    host: Option<HostId>,
+    job: String,
+}
+
+impl JobSubject {
+    /// The place of a job: in the queue of `host`, or in the one that all hosts share.
+    pub fn new(concern: &str, host: Option<&HostId>, job: &crate::job::JobId) -> Result<Self, SubjectError> {
+        Ok(Self {
+            concern: ConcernName::new(concern)?,
+            host: host.cloned(),
+            job: token(&job.0)?,
+        })
+    }
+    /// The job's id.
+    pub fn job(&self) -> crate::job::JobId {
+        crate::job::JobId(self.job.clone())
+    }
+    /// Takes the text of a subject apart.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        let form = || SubjectError::Form(text.to_owned());
+        let rest = text
+            .strip_prefix(PREFIX)
+            .and_then(|r| r.strip_prefix(".job."))
+            .ok_or_else(form)?;
+        match rest.split('.').collect::<Vec<_>>().as_slice() {
+            [concern, host, job] => Ok(Self {
+                concern: ConcernName::new(concern)?,
+                host: match *host {
+                    ANY_HOST => None,
+                    host => Some(HostId::new(host)?),
+                },
+                job: token(job)?,
+            }),
+            _ => Err(form()),
+        }
+    }
+    /// All jobs of all queues, in NATS's wildcard form.
+    pub fn every() -> String {
+        format!("{PREFIX}.job.*.*.*")
+    }
+    /// The jobs of one queue, in NATS's wildcard form.
+    pub fn queue(concern: &ConcernName, host: Option<&HostId>) -> String {
+        let host = host.map_or(ANY_HOST, HostId::as_str);
+        format!("{PREFIX}.job.{concern}.{host}.*")
+    }
+    /// One job, whatever its queue, in NATS's wildcard form.
+    pub fn anywhere(job: &crate::job::JobId) -> Result<String, SubjectError> {
+        Ok(format!("{PREFIX}.job.*.*.{}", token(&job.0)?))
+    }
+}
+
+impl fmt::Display for JobSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_ref().map_or(ANY_HOST, HostId::as_str);
+        write!(f, "{PREFIX}.job.{}.{host}.{}", self.concern, self.job)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +320,25 @@ mod tests {
             "windlass.v1.event.snapshot.created",
         ] {
             assert_eq!(EventFilter::parse(filter).unwrap().pattern(), filter);
+        }
+    }
+
+    #[test]
+    fn jobs_have_their_places() {
+        let (host, job) = (HostId::new("h-1").unwrap(), crate::job::JobId("01J".into()));
+        let own = JobSubject::new("snapshot", Some(&host), &job).unwrap();
+        let shared = JobSubject::new("snapshot", None, &job).unwrap();
+        assert_eq!(own.to_string(), "windlass.v1.job.snapshot.h-1.01J");
+        assert_eq!(shared.to_string(), "windlass.v1.job.snapshot.@any.01J");
+        for subject in [own, shared] {
+            assert_eq!(JobSubject::parse(&subject.to_string()).unwrap(), subject);
+            assert_eq!(subject.job(), job);
+            assert!(Subject::parse(&subject.to_string()).is_err());
+        }
+        assert!(HostId::new(ANY_HOST).is_err());
+        for bad in ["", "*", ">", "a.b", "a b"] {
+            let job = crate::job::JobId(bad.into());
+            assert!(JobSubject::new("snapshot", None, &job).is_err() && JobSubject::anywhere(&job).is_err());
         }
     }
 

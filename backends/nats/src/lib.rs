@@ -22,6 +22,7 @@ mod backoff;
 mod error;
 mod events;
 mod health;
+mod jobs;
 mod lattice;
 mod nats_bus;
 mod replies;
@@ -34,6 +35,7 @@ mod tail;
 mod tests;
 
 pub use error::{Kind, NatsError};
+pub use jobs::{JetstreamJobs, JobsOptions};
 pub use lattice::Lattice;
 pub use nats_bus::{Identity, NatsBus};
 pub use settings::{Credentials, Settings, Tls};

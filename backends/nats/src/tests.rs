@@ -7,6 +7,7 @@ use crate::{Credentials, Identity, Kind, Lattice, NatsBus, Settings};
 
 mod carrying;
 mod connecting;
+mod jobs;
 mod keeping;
 
 /// Settings for the servers at `urls`.

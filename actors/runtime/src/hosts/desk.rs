@@ -1,0 +1,78 @@
+//! The concern `hosts`: tells of hosts, and passes on what people tell them to do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use wire::hosts::{HostCordon, HostDrain, HostInfo, HostList, HostListing, HostOrder, HostShow, HostUncordon};
+use wire::{Code, ErrorBody, HostId};
+
+use super::{Hosts, ORDERS, key};
+use crate::concern::{Call, Concern, Effect, Routes};
+
+/// The concern.
+pub(crate) struct HostBook(pub(crate) Arc<Hosts>);
+
+impl Concern for HostBook {
+    const NAME: &'static str = "hosts";
+    fn routes() -> Routes<Self> {
+        Routes::new()
+            .on(Self::list)
+            .on(Self::show)
+            .on(Self::cordon)
+            .on(Self::uncordon)
+            .on(Self::drain)
+    }
+    fn observed(&self) -> Value {
+        let known = self.0.book().all(self.0.clock.monotonic_ms()).len();
+        json!({"hosts": known, "order": self.0.book().order_of(self.0.host())})
+    }
+}
+
+fn info(hosts: &Hosts, host: &HostId) -> Result<HostInfo, ErrorBody> {
+    let info = hosts.book().info(host, hosts.clock.monotonic_ms());
+    info.ok_or_else(|| {
+        ErrorBody::new(
+            Code::NotFound,
+            format!("no host '{host}' has ever beaten here; nothing was changed"),
+        )
+        .hint("windlass hosts ls")
+    })
+}
+
+impl HostBook {
+    fn list(&mut self, _: HostList, _: &Call) -> Effect<Self, HostListing> {
+        let hosts = self.0.book().all(self.0.clock.monotonic_ms());
+        Effect::answer(Ok(HostListing { hosts }))
+    }
+    fn show(&mut self, request: HostShow, _: &Call) -> Effect<Self, HostInfo> {
+        Effect::answer(info(&self.0, &request.host))
+    }
+    fn cordon(&mut self, request: HostCordon, _: &Call) -> Effect<Self, HostInfo> {
+        self.tell(request.host, HostOrder::Cordon)
+    }
+    fn uncordon(&mut self, request: HostUncordon, _: &Call) -> Effect<Self, HostInfo> {
+        self.tell(request.host, HostOrder::Serve)
+    }
+    fn drain(&mut self, request: HostDrain, _: &Call) -> Effect<Self, HostInfo> {
+        self.tell(request.host, HostOrder::Drain)
+    }
+
+    /// Durable when it is answered; the host obeys as soon as it hears of it, also after it was away.
+    fn tell(&mut self, host: HostId, order: HostOrder) -> Effect<Self, HostInfo> {
+        let hosts = self.0.clone();
+        Effect::run(async move {
+            info(&hosts, &host)?;
+            let value = serde_json::to_vec(&order)
+                .map_err(|e| ErrorBody::new(Code::Internal, format!("the order can't be encoded: {e}")))?;
+            hosts.state.put(&key(ORDERS, &host)?, Bytes::from(value)).await?;
+            hosts.book().order(host.clone(), order);
+            if host == *hosts.host() {
+                hosts.ordered.notify_one();
+            }
+            let info = info(&hosts, &host)?;
+            hosts.announce(wire::hosts::HostChanged(info.clone())).await;
+            Ok(info)
+        })
+    }
+}

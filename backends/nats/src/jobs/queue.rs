@@ -1,0 +1,210 @@
+//! The stream of jobs that are not ended: what waits and what is in hand.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, Context};
+use futures::TryStreamExt;
+use jobs::{JobsError, Kind, Record, Result};
+use wire::job::JobId;
+use wire::subject::JobSubject;
+use wire::{ConcernName, HostId};
+
+use super::JobsOptions;
+use super::errors::{failed, unreadable};
+use crate::error::NatsError;
+use crate::lattice::Lattice;
+
+/// The stream's name.
+pub(super) const STREAM: &str = "WINDLASS_JOBS";
+/// How often a message is sent that wasn't acknowledged. JetStream drops what it has had already.
+const PUBLISH_TRIES: u32 = 6;
+/// The pause before the second try, in milliseconds; each is twice the one before.
+const PUBLISH_AGAIN_MS: u64 = 200;
+/// Pulls that may wait at one consumer: hosts of the fleet.
+const PULLS_WAITING_MAX: i64 = 4_096;
+
+/// The stream.
+#[derive(Debug)]
+pub(super) struct Queue {
+    context: Context,
+    stream: stream::Stream,
+    jobs_open_max: u64,
+    lease: Duration,
+}
+
+/// What waits in the stream for a job.
+pub(super) struct Waiting {
+    pub(super) record: Record,
+    pub(super) sequence: u64,
+}
+
+impl Queue {
+    pub(super) async fn open(lattice: &Lattice, options: &JobsOptions) -> std::result::Result<Self, NatsError> {
+        let limits = options.limits;
+        let config = stream::Config {
+            name: STREAM.into(),
+            description: Some("windlass: jobs that are not ended".into()),
+            subjects: vec![JobSubject::every()],
+            retention: RetentionPolicy::WorkQueue,
+            // a full queue refuses; it never forgets
+            discard: DiscardPolicy::New,
+            max_messages: i64::try_from(limits.jobs_open_max).unwrap_or(i64::MAX),
+            storage: StorageType::File,
+            duplicate_window: Duration::from_millis(options.duplicate_window_ms),
+            ..stream::Config::default()
+        };
+        Ok(Self {
+            context: lattice.jetstream().clone(),
+            stream: lattice.stream(config).await?,
+            jobs_open_max: limits.jobs_open_max,
+            lease: Duration::from_millis(limits.lease_ms),
+        })
+    }
+
+    fn subject(record: &Record) -> Result<JobSubject> {
+        let job = &record.job;
+        JobSubject::new(&job.concern, job.target.as_ref(), &job.id).map_err(|e| {
+            JobsError::new(
+                Kind::Invalid,
+                format!("the job can't be queued: {e}; nothing was submitted"),
+            )
+        })
+    }
+
+    /// Queues a job; durable when this returns its place. `again` tells this message from others of the same job.
+    pub(super) async fn publish(&self, record: &Record, again: &str) -> Result<u64> {
+        let subject = Self::subject(record)?.to_string();
+        let payload = serde_json::to_vec(record).map_err(|e| {
+            JobsError::new(
+                Kind::Invalid,
+                format!("the job can't be encoded: {e}; nothing was submitted"),
+            )
+        })?;
+        let message = PublishMessage::build()
+            .message_id(format!("{}{again}", record.job.id))
+            .payload(payload.into());
+        let mut pause_ms = PUBLISH_AGAIN_MS;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let published = match self.context.send_publish(subject.clone(), message.clone()).await {
+                Ok(acknowledged) => acknowledged.await,
+                Err(e) => Err(e),
+            };
+            let error = match published {
+                Ok(ack) => return Ok(ack.sequence),
+                Err(e) => e,
+            };
+            match error.kind() {
+                PublishErrorKind::Other if error.to_string().contains("maximum messages exceeded") => {
+                    return Err(self.is_full());
+                }
+                PublishErrorKind::TimedOut
+                | PublishErrorKind::BrokenPipe
+                | PublishErrorKind::StreamNotFound
+                | PublishErrorKind::MaxAckPending
+                | PublishErrorKind::Other
+                    if tries < PUBLISH_TRIES =>
+                {
+                    tracing::debug!(job = %record.job.id, %error, tries, "a job's message was not acknowledged yet");
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                    pause_ms *= 2;
+                }
+                _ => {
+                    let what = format!(
+                        "job {} was not acknowledged, and may be queued all the same",
+                        record.job.id
+                    );
+                    return Err(failed(&what, error).hint("ask again with the same request id"));
+                }
+            }
+        }
+    }
+
+    fn is_full(&self) -> JobsError {
+        JobsError::new(
+            Kind::Busy,
+            format!("{} jobs are open, the most; nothing was submitted", self.jobs_open_max),
+        )
+        .hint("wait for some to end, or cancel them: windlass jobs ls")
+    }
+
+    /// The message of a job, the latest one if there are several.
+    pub(super) async fn find(&self, id: &JobId) -> Result<Option<Waiting>> {
+        let Ok(subject) = JobSubject::anywhere(id) else {
+            return Ok(None);
+        };
+        match self.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(Waiting {
+                record: decoded(id, &message.payload)?,
+                sequence: message.sequence,
+            })),
+            Err(e) if matches!(e.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(e) => Err(failed(&format!("looking for job {id}"), e)),
+        }
+    }
+
+    /// Takes a message out whose job has ended; one that is gone is no error.
+    pub(super) async fn remove(&self, sequence: u64) {
+        if let Err(e) = self.stream.delete_message(sequence).await {
+            tracing::debug!(sequence, error = %e, "a message of an ended job was not removed; it is dropped when it comes");
+        }
+    }
+
+    /// The ids of all jobs that are not ended.
+    pub(super) async fn ids(&self) -> Result<Vec<JobId>> {
+        let listed = self.stream.info_with_subjects(JobSubject::every()).await;
+        let subjects: Vec<(String, usize)> = match listed {
+            Ok(subjects) => subjects.try_collect().await,
+            Err(e) => Err(e),
+        }
+        .map_err(|e| failed("listing the queues", e))?;
+        let parsed = subjects
+            .iter()
+            .filter_map(|(subject, _)| JobSubject::parse(subject).ok());
+        Ok(parsed.map(|subject| subject.job()).collect())
+    }
+
+    pub(super) async fn count(&self) -> Result<u64> {
+        let info = self
+            .stream
+            .get_info()
+            .await
+            .map_err(|e| failed("counting the queues", e))?;
+        Ok(info.state.messages)
+    }
+
+    /// The consumer of one queue; made when it isn't there.
+    pub(super) async fn consumer(&self, concern: &ConcernName, host: Option<&HostId>) -> Result<PullConsumer> {
+        let name = match host {
+            Some(host) => format!("{concern}-on-{host}"),
+            None => format!("{concern}-on-any"),
+        };
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.lease,
+            filter_subject: JobSubject::queue(concern, host),
+            max_deliver: -1,
+            max_ack_pending: -1,
+            max_waiting: PULLS_WAITING_MAX,
+            ..pull::Config::default()
+        };
+        let made = self.stream.create_consumer(config).await;
+        made.map_err(|e| failed(&format!("the queue {name}"), e))
+    }
+}
+
+pub(super) fn decoded(id: &JobId, payload: &[u8]) -> Result<Record> {
+    Record::decode(payload).map_err(|e| unreadable(&format!("job {id}"), e))
+}
+
+/// The place of a delivered message in the stream.
+pub(super) fn sequence(message: &jetstream::Message) -> Result<u64> {
+    let info = message.info().map_err(|e| unreadable("a message of the queue", e))?;
+    Ok(info.stream_sequence)
+}

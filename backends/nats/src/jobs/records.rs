@@ -1,0 +1,311 @@
+//! The records of jobs that were taken, and the request ids, in the key-value bucket `windlass_jobs`.
+//!
+//! Keys: `job.<id>`, `dead.<id>` (empty; which records are dead letters), `request.<hash>`. Reads go to the stream's leader:
+//! a replica may be behind.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, StorageType};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jobs::{NewJob, Record, Result};
+use serde::{Deserialize, Serialize};
+use wire::job::JobId;
+
+use super::errors::{failed, unreadable};
+use crate::error::NatsError;
+use crate::lattice::Lattice;
+
+/// A bucket is a stream of this name, and its keys are these subjects.
+pub(super) const STREAM: &str = "KV_windlass_jobs";
+const SUBJECTS: &str = "$KV.windlass_jobs";
+/// How often a write is tried whose fate is not known.
+const WRITE_TRIES: u32 = 6;
+/// The pause before the second try, in milliseconds; each is twice the one before.
+const WRITE_AGAIN_MS: u64 = 100;
+/// The header that marks a key as deleted.
+const OPERATION: &str = "KV-Operation";
+const ROLLUP: &str = "Nats-Rollup";
+
+/// A record as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) record: Record,
+    /// The message that answers for it; 0 while none is known.
+    pub(super) message: u64,
+    /// Counts the words of its worker, so that others see that it lives.
+    pub(super) beats: u64,
+}
+
+/// What a request id names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Named {
+    pub(super) job: JobId,
+    /// Of the request, so that another one under the same id is refused.
+    pub(super) digest: String,
+    /// The job is no longer kept.
+    #[serde(default)]
+    pub(super) forgotten: bool,
+}
+
+/// The bucket.
+#[derive(Debug)]
+pub(super) struct Records {
+    context: Context,
+    stream: stream::Stream,
+}
+
+/// A value and its revision.
+struct Found {
+    payload: Bytes,
+    revision: u64,
+    is_deleted: bool,
+}
+
+/// What came of a write.
+enum Written {
+    At(u64),
+    /// Somebody wrote before.
+    Overtaken,
+}
+
+pub(super) fn digest(request: &serde_json::Value) -> String {
+    blake3::hash(request.to_string().as_bytes()).to_hex().to_string()
+}
+
+fn job_key(id: &JobId) -> String {
+    format!("job.{id}")
+}
+
+fn dead_key(id: &JobId) -> String {
+    format!("dead.{id}")
+}
+
+/// Request ids are free text; concern and kind are part of them.
+pub(super) fn request_key(concern: &str, kind: &str, request_id: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [concern, kind, request_id] {
+        hasher
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part.as_bytes());
+    }
+    format!("request.{}", hasher.finalize().to_hex())
+}
+
+/// Ids come from people too; a key takes no wildcard.
+fn is_id(id: &JobId) -> bool {
+    !id.0.is_empty() && id.0.len() <= 64 && id.0.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+impl Records {
+    pub(super) async fn open(lattice: &Lattice) -> std::result::Result<Self, NatsError> {
+        let config = stream::Config {
+            name: STREAM.into(),
+            description: Some("windlass: records of jobs".into()),
+            subjects: vec![format!("{SUBJECTS}.>")],
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_message_ttl: true,
+            // a replica may be behind, and a look at old records costs work
+            allow_direct: false,
+            ..stream::Config::default()
+        };
+        Ok(Self {
+            context: lattice.jetstream().clone(),
+            stream: lattice.stream(config).await?,
+        })
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Found>> {
+        let subject = format!("{SUBJECTS}.{key}");
+        match self.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(Found {
+                is_deleted: message.headers.get(OPERATION).is_some(),
+                payload: message.payload,
+                revision: message.sequence,
+            })),
+            Err(e) if matches!(e.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(e) => Err(failed(&format!("reading {key}"), e)),
+        }
+    }
+
+    /// Writes where the key still has `revision` (0: never written, or long gone). A write whose fate is not known is tried
+    /// again; when somebody was there before, it may have been ourselves.
+    async fn write(&self, key: &str, message: PublishMessage, revision: u64, payload: &[u8]) -> Result<Written> {
+        let subject = format!("{SUBJECTS}.{key}");
+        let message = message.expected_last_subject_sequence(revision);
+        let mut pause_ms = WRITE_AGAIN_MS;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let published = match self.context.send_publish(subject.clone(), message.clone()).await {
+                Ok(acknowledged) => acknowledged.await,
+                Err(e) => Err(e),
+            };
+            let error = match published {
+                Ok(ack) => return Ok(Written::At(ack.sequence)),
+                Err(e) => e,
+            };
+            if error.kind() == PublishErrorKind::WrongLastSequence {
+                if tries > 1
+                    && let Some(found) = self.read(key).await?
+                    && found.payload == payload
+                {
+                    return Ok(Written::At(found.revision));
+                }
+                return Ok(Written::Overtaken);
+            }
+            if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= WRITE_TRIES {
+                return Err(failed(&format!("writing {key}"), error));
+            }
+            tracing::debug!(key, %error, tries, "a write was not acknowledged yet");
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms *= 2;
+        }
+    }
+
+    /// The record of a job, and its revision; the revision of a deleted one is what a new one has to follow.
+    pub(super) async fn get(&self, id: &JobId) -> Result<(Option<Kept>, u64)> {
+        if !is_id(id) {
+            return Ok((None, 0));
+        }
+        let Some(found) = self.read(&job_key(id)).await? else {
+            return Ok((None, 0));
+        };
+        if found.is_deleted {
+            return Ok((None, found.revision));
+        }
+        let kept =
+            serde_json::from_slice(&found.payload).map_err(|e| unreadable(&format!("the record of job {id}"), e))?;
+        Ok((Some(kept), found.revision))
+    }
+
+    /// Writes a record where it still has `revision`; its new revision, or `None` when somebody was there before.
+    pub(super) async fn swap(&self, kept: &Kept, revision: u64) -> Result<Option<u64>> {
+        let id = &kept.record.job.id;
+        let payload = Bytes::from(
+            serde_json::to_vec(kept).map_err(|e| unreadable(&format!("the record of job {id}, to be written,"), e))?,
+        );
+        let message = PublishMessage::build().payload(payload.clone());
+        match self.write(&job_key(id), message, revision, &payload).await? {
+            Written::At(revision) => Ok(Some(revision)),
+            Written::Overtaken => Ok(None),
+        }
+    }
+
+    async fn purge(&self, key: &str, revision: u64) -> Result<bool> {
+        let message = PublishMessage::build().header(OPERATION, "PURGE").header(ROLLUP, "sub");
+        let written = self.write(key, message, revision, &[]).await?;
+        Ok(matches!(written, Written::At(_)))
+    }
+
+    /// Forgets a record that still has `revision`.
+    pub(super) async fn forget(&self, id: &JobId, revision: u64) -> Result<bool> {
+        let gone = self.purge(&job_key(id), revision).await?;
+        if gone {
+            // the mark that it was there goes too: ids never come again
+            self.drop_mark(&job_key(id)).await;
+        }
+        Ok(gone)
+    }
+
+    async fn drop_mark(&self, key: &str) {
+        let dropped = self.stream.purge().filter(format!("{SUBJECTS}.{key}")).await;
+        if let Err(e) = dropped {
+            tracing::debug!(key, error = %e, "a purged key's mark stays");
+        }
+    }
+
+    /// The ids of all records, or of all dead letters.
+    pub(super) async fn ids(&self, dead: bool) -> Result<Vec<JobId>> {
+        let prefix = match dead {
+            true => format!("{SUBJECTS}.dead."),
+            false => format!("{SUBJECTS}.job."),
+        };
+        let listed = self.stream.info_with_subjects(format!("{prefix}*")).await;
+        let subjects: Vec<(String, usize)> = match listed {
+            Ok(subjects) => subjects.try_collect().await,
+            Err(e) => Err(e),
+        }
+        .map_err(|e| failed("listing the records", e))?;
+        let ids = subjects.iter().filter_map(|(subject, _)| subject.strip_prefix(&prefix));
+        Ok(ids.map(|id| JobId(id.to_owned())).collect())
+    }
+
+    /// Notes that a job is, or is about to be, a dead letter.
+    pub(super) async fn note_dead(&self, id: &JobId) -> Result<()> {
+        let message = PublishMessage::build().payload(Bytes::from_static(b"dead"));
+        // already noted is as good
+        self.write(&dead_key(id), message, 0, b"dead").await.map(|_| ())
+    }
+
+    /// It is none any more.
+    pub(super) async fn unnote_dead(&self, id: &JobId) {
+        self.drop_mark(&dead_key(id)).await;
+    }
+
+    /// Gives a request id to a job, unless it names one already: then that one.
+    pub(super) async fn name(
+        &self,
+        new: &NewJob,
+        request_id: &str,
+        job: &JobId,
+        keep_ms: u64,
+    ) -> Result<Option<Named>> {
+        let key = request_key(&new.concern, &new.kind, request_id);
+        let named = Named {
+            job: job.clone(),
+            digest: digest(&new.request),
+            forgotten: false,
+        };
+        let payload =
+            Bytes::from(serde_json::to_vec(&named).map_err(|e| unreadable("a request id, to be written,", e))?);
+        loop {
+            let message = PublishMessage::build()
+                .payload(payload.clone())
+                .ttl(Duration::from_millis(keep_ms.max(1_000)));
+            if let Written::At(_) = self.write(&key, message, 0, &payload).await? {
+                return Ok(None);
+            }
+            if let Some(found) = self.read(&key).await? {
+                let known: Named = serde_json::from_slice(&found.payload).map_err(|e| unreadable("a request id", e))?;
+                return Ok(Some(known).filter(|known| known.job != *job));
+            }
+            // its time was up between the two: once more
+        }
+    }
+
+    /// Takes a request id back that names this job; an error leaves it, which is no harm: the next submit queues its job.
+    pub(super) async fn unname(&self, new: &NewJob, request_id: &str) {
+        self.drop_mark(&request_key(&new.concern, &new.kind, request_id)).await;
+    }
+
+    /// Notes at the request id of a job that the job is no longer kept.
+    pub(super) async fn note_forgotten(&self, record: &Record, keep_ms: u64) -> Result<()> {
+        let job = &record.job;
+        let Some(request_id) = &job.request_id else {
+            return Ok(());
+        };
+        let key = request_key(&job.concern, &job.kind, request_id);
+        let Some(found) = self.read(&key).await? else {
+            return Ok(());
+        };
+        let mut named: Named = serde_json::from_slice(&found.payload).map_err(|e| unreadable("a request id", e))?;
+        if named.job != job.id {
+            return Ok(());
+        }
+        named.forgotten = true;
+        let payload =
+            Bytes::from(serde_json::to_vec(&named).map_err(|e| unreadable("a request id, to be written,", e))?);
+        let message = PublishMessage::build()
+            .payload(payload.clone())
+            .ttl(Duration::from_millis(keep_ms.max(1_000)));
+        self.write(&key, message, found.revision, &payload).await.map(|_| ())
+    }
+}

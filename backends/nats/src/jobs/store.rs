@@ -1,0 +1,428 @@
+//! The port.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::AckKind;
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+use jobs::{
+    DEAD_JOBS_MAX, Jobs, JobsError, Kind, LIST_JOBS_MAX, NewJob, Outcome, Queues, Record, Result, Submitted, Taken,
+    Ticket, Worker, check_body,
+};
+use tokio::time::Instant;
+use wire::job::{Job, JobId, JobState, Progress};
+
+use super::records::{Kept, Named, digest};
+use super::{Held, Inner, JetstreamJobs, lock};
+
+/// Progress is written to the record at most this often; followers hear it by events.
+const PROGRESS_WRITTEN_EVERY: Duration = Duration::from_secs(1);
+/// How often a record is read anew because somebody wrote it in between.
+const TRIES_MAX: usize = 50;
+/// Records that a list reads at once.
+const READS_AT_ONCE: usize = 16;
+
+fn overtaken(id: &JobId) -> JobsError {
+    JobsError::new(
+        Kind::Busy,
+        format!("job {id} changes all the time; it was left unchanged"),
+    )
+}
+
+impl Inner {
+    /// The record of a job; of one that nobody took yet, what its message says, with revision 0.
+    async fn look_up(&self, id: &JobId) -> Result<(Kept, u64)> {
+        // a job may be taken, or end, between the two looks
+        for _ in 0..2 {
+            let (kept, revision) = self.records.get(id).await?;
+            if let Some(kept) = kept {
+                return Ok((kept, revision));
+            }
+            if let Some(waiting) = self.queue.find(id).await? {
+                let kept = Kept {
+                    record: waiting.record,
+                    message: waiting.sequence,
+                    beats: 0,
+                };
+                return Ok((kept, revision));
+            }
+        }
+        Err(JobsError::not_found(id))
+    }
+
+    async fn submit(&self, new: NewJob) -> Result<Submitted> {
+        check_body("the request", &new.request)?;
+        let id = self.next_id();
+        if let Some(request_id) = &new.request_id {
+            let keep_ms = self.limits().idempotency_keep_ms;
+            if let Some(known) = self.records.name(&new, request_id, &id, keep_ms).await? {
+                return self.submit_again(new, known).await;
+            }
+        }
+        let record = Record::accepted(id.clone(), new.clone(), &self.source.now());
+        if let Err(e) = self.queue.publish(&record, "").await {
+            // whatever is not certain stays: the next submit under this id queues the same job
+            if matches!(e.kind, Kind::Busy | Kind::Invalid)
+                && let Some(request_id) = &new.request_id
+            {
+                self.records.unname(&new, request_id).await;
+            }
+            return Err(e);
+        }
+        Ok(Submitted {
+            job: id,
+            duplicate: false,
+            accepted: Some(Box::new(record.job)),
+        })
+    }
+
+    /// A request id that is known. Whoever gave it may have died before the job was queued: then it is queued now.
+    async fn submit_again(&self, new: NewJob, known: Named) -> Result<Submitted> {
+        let request_id = new.request_id.clone().unwrap_or_default();
+        if known.digest != digest(&new.request) {
+            return Err(JobsError::other_request(&request_id, &known.job));
+        }
+        let is_queued = known.forgotten || self.look_up(&known.job).await.map(|_| true).or_else(absent)?;
+        if !is_queued {
+            let record = Record::accepted(known.job.clone(), new, &self.source.now());
+            self.queue.publish(&record, "").await?;
+        }
+        Ok(Submitted {
+            job: known.job,
+            duplicate: true,
+            accepted: None,
+        })
+    }
+
+    fn in_hand(&self, id: &JobId) -> Option<Arc<tokio::sync::Mutex<Held>>> {
+        lock(&self.held).get(id).cloned()
+    }
+
+    /// Changes the record of a job in hand. Somebody else's word (a cancel) is taken in; a ticket that counts no more ends
+    /// it here.
+    async fn change_held(
+        &self,
+        ticket: &Ticket,
+        held: &mut Held,
+        change: impl Fn(&mut Record) -> Result<()> + Send,
+    ) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            held.kept.record.holds(ticket)?;
+            let mut after = held.kept.clone();
+            change(&mut after.record)?;
+            after.beats += 1;
+            if let Some(revision) = self.records.swap(&after, held.revision).await? {
+                (held.kept, held.revision, held.written_at) = (after, revision, Instant::now());
+                return Ok(());
+            }
+            let (theirs, revision) = self.records.get(&ticket.job).await?;
+            let mut theirs = theirs.ok_or_else(|| JobsError::not_found(&ticket.job))?;
+            theirs.record.holds(ticket)?;
+            // what wasn't written yet is newer than what is
+            theirs.record.job.progress = held.kept.record.job.progress.clone();
+            (held.kept, held.revision) = (theirs, revision);
+        }
+        Err(overtaken(&ticket.job))
+    }
+
+    /// A ticket of which this process knows nothing (any more): the record says why.
+    async fn not_in_hand<T>(&self, ticket: &Ticket) -> Result<T> {
+        let (kept, _) = self.look_up(&ticket.job).await?;
+        kept.record.holds(ticket)?;
+        let message = format!("job {} is not in the hands of this process", ticket.job);
+        Err(JobsError::new(Kind::Conflict, message))
+    }
+
+    fn let_go_when_lost<T>(&self, ticket: &Ticket, result: &Result<T>) {
+        if result.as_ref().is_err_and(|e| e.kind == Kind::Conflict) {
+            lock(&self.held).remove(&ticket.job);
+        }
+    }
+
+    async fn keep(&self, ticket: &Ticket) -> Result<Job> {
+        let Some(held) = self.in_hand(&ticket.job) else {
+            return self.not_in_hand(ticket).await;
+        };
+        let mut held = held.lock().await;
+        if let Err(e) = held.message.ack_with(AckKind::Progress).await {
+            tracing::debug!(job = %ticket.job, error = %e, "the queue wasn't told that the job goes on");
+        }
+        let kept = self.change_held(ticket, &mut held, |_| Ok(())).await;
+        self.let_go_when_lost(ticket, &kept);
+        kept.map(|()| held.kept.record.job.clone())
+    }
+
+    async fn progress(&self, ticket: &Ticket, progress: Progress) -> Result<Job> {
+        let Some(held) = self.in_hand(&ticket.job) else {
+            return self.not_in_hand(ticket).await;
+        };
+        let mut held = held.lock().await;
+        let now = self.source.now();
+        if held.written_at.elapsed() < PROGRESS_WRITTEN_EVERY {
+            held.kept.record.progress(ticket, progress, &now)?;
+        } else {
+            let written = self
+                .change_held(ticket, &mut held, |record| {
+                    record.progress(ticket, progress.clone(), &now)
+                })
+                .await;
+            self.let_go_when_lost(ticket, &written);
+            written?;
+        }
+        Ok(held.kept.record.job.clone())
+    }
+
+    async fn finish(&self, ticket: &Ticket, outcome: Outcome) -> Result<Job> {
+        if let Outcome::Done(result) = &outcome {
+            check_body("the result", result)?;
+        }
+        let Some(held) = self.in_hand(&ticket.job) else {
+            return self.not_in_hand(ticket).await;
+        };
+        let mut held = held.lock().await;
+        let now = self.source.now();
+        let ended = self
+            .change_held(ticket, &mut held, |record| record.finish(ticket, outcome.clone(), &now))
+            .await;
+        self.let_go_when_lost(ticket, &ended);
+        ended?;
+        lock(&self.held).remove(&ticket.job);
+        let job = held.kept.record.job.clone();
+        // only now, that its end is durable
+        let told = match job.state.is_final() {
+            true => held.message.double_ack().await,
+            false => held.message.ack_with(AckKind::Nak(None)).await,
+        };
+        if let Err(e) = told {
+            tracing::debug!(job = %ticket.job, error = %e, "the queue wasn't told of a job's end; its message comes again");
+        }
+        drop(held);
+        if job.state.is_final() {
+            self.forget_old().await;
+        }
+        Ok(job)
+    }
+
+    async fn cancel(&self, id: &JobId) -> Result<Job> {
+        for _ in 0..TRIES_MAX {
+            let (mut kept, revision) = self.look_up(id).await?;
+            let before = kept.clone();
+            kept.record.cancel(&self.source.now());
+            if kept == before {
+                return Ok(kept.record.job);
+            }
+            if self.records.swap(&kept, revision).await?.is_none() {
+                continue;
+            }
+            if kept.record.job.state.is_final() {
+                self.take_out(&kept).await?;
+                self.forget_old().await;
+            }
+            return Ok(kept.record.job);
+        }
+        Err(overtaken(id))
+    }
+
+    /// Takes the message of an ended job out of its queue.
+    async fn take_out(&self, kept: &Kept) -> Result<()> {
+        match kept.message {
+            0 => {
+                if let Some(waiting) = self.queue.find(&kept.record.job.id).await? {
+                    self.queue.remove(waiting.sequence).await;
+                }
+            }
+            sequence => self.queue.remove(sequence).await,
+        }
+        Ok(())
+    }
+
+    async fn retry(&self, id: &JobId) -> Result<Job> {
+        let (kept, revision) = self.look_up(id).await?;
+        let mut after = kept.clone();
+        after.record.retry(&self.source.now())?;
+        after.beats += 1;
+        // the message first: it alone brings the job back; the record only says so sooner
+        let again = format!(".{}", after.record.retries);
+        after.message = self.queue.publish(&after.record, &again).await?;
+        match self.records.swap(&after, revision).await {
+            Ok(Some(_)) if kept.record.job.state == JobState::Dead => self.records.unnote_dead(id).await,
+            Ok(_) => {}
+            Err(e) => tracing::debug!(job = %id, error = %e, "queued again; its record says so when it is taken"),
+        }
+        Ok(after.record.job)
+    }
+
+    async fn list(&self, jobs_max: usize, state: Option<JobState>) -> Result<Vec<Job>> {
+        let mut ids: BTreeSet<JobId> = self
+            .records
+            .ids(state == Some(JobState::Dead))
+            .await?
+            .into_iter()
+            .collect();
+        if state != Some(JobState::Dead) {
+            ids.extend(self.queue.ids().await?);
+        }
+        let newest_first: Vec<JobId> = ids.into_iter().rev().collect();
+        let looks = newest_first
+            .into_iter()
+            .map(|id| async move { self.look_up(&id).await });
+        let mut found = futures::stream::iter(looks).buffered(READS_AT_ONCE).boxed();
+        let mut jobs = Vec::new();
+        let jobs_max = jobs_max.min(LIST_JOBS_MAX);
+        while jobs.len() < jobs_max {
+            match found.next().await {
+                Some(Ok((kept, _))) if state.is_none_or(|s| s == kept.record.job.state) => jobs.push(kept.record.job),
+                Some(Ok(_)) => {}
+                // forgotten since it was listed
+                Some(Err(e)) if e.kind == Kind::NotFound => {}
+                Some(Err(e)) => return Err(e),
+                None => break,
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// What an earlier process of this host had in hand waits again, in a message of its own: the one that the process had
+    /// would come only when its lease is over.
+    async fn recover(&self, worker: &Worker) -> Result<()> {
+        let open = self.queue.ids().await?;
+        let looks = open.into_iter().map(|id| async move { self.records.get(&id).await });
+        let reads = futures::stream::iter(looks).buffered(READS_AT_ONCE).boxed();
+        let found: Vec<(Option<Kept>, u64)> = reads.try_collect().await?;
+        for (kept, revision) in found {
+            let Some(mut kept) = kept.filter(|kept| kept.record.job.host.as_ref() == Some(&worker.host)) else {
+                continue;
+            };
+            if !kept.record.was_left_by(worker) {
+                continue;
+            }
+            let why = "the process that ran this job ended";
+            kept.record.lapse(why, self.limits().deliveries_max, &self.source.now());
+            kept.beats += 1;
+            let job = kept.record.job.clone();
+            if job.state == JobState::Dead {
+                self.records.note_dead(&job.id).await?;
+            }
+            if self.records.swap(&kept, revision).await?.is_none() {
+                continue;
+            }
+            if !job.state.is_final() {
+                self.queue
+                    .publish(&kept.record, &format!(".{}.{}", kept.record.retries, worker.boot))
+                    .await?;
+            }
+            self.queue.remove(kept.message).await;
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest ended jobs beyond what is kept. A failure is the next end's business.
+    pub(super) async fn forget_old(&self) {
+        if self.is_time_to_forget()
+            && let Err(e) = self.forget_now().await
+        {
+            tracing::debug!(error = %e, "old jobs were not forgotten");
+        }
+    }
+
+    async fn forget_now(&self) -> Result<()> {
+        // in this order: what is taken meanwhile is in no list of ended ones, or is found running
+        let open: BTreeSet<JobId> = self.queue.ids().await?.into_iter().collect();
+        let dead: BTreeSet<JobId> = self.records.ids(true).await?.into_iter().collect();
+        let ended: BTreeSet<JobId> = self
+            .records
+            .ids(false)
+            .await?
+            .into_iter()
+            .filter(|id| !open.contains(id))
+            .collect();
+        let kept_max = self.limits().jobs_kept_max;
+        for (ids, most) in [
+            (ended.difference(&dead).collect::<Vec<_>>(), kept_max),
+            (ended.intersection(&dead).collect(), DEAD_JOBS_MAX),
+        ] {
+            let too_many = ids.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
+            for id in ids.into_iter().take(too_many) {
+                self.forget_one(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_one(&self, id: &JobId) -> Result<()> {
+        let (Some(kept), revision) = self.records.get(id).await? else {
+            return Ok(());
+        };
+        if !kept.record.job.state.is_final() {
+            return Ok(());
+        }
+        // its request id outlives it
+        self.records
+            .note_forgotten(&kept.record, self.limits().idempotency_keep_ms)
+            .await?;
+        if self.records.forget(id, revision).await? && kept.record.job.state == JobState::Dead {
+            self.records.unnote_dead(id).await;
+        }
+        Ok(())
+    }
+}
+
+fn absent(e: JobsError) -> Result<bool> {
+    match e.kind {
+        Kind::NotFound => Ok(false),
+        _ => Err(e),
+    }
+}
+
+#[async_trait]
+impl Jobs for JetstreamJobs {
+    async fn submit(&self, new: NewJob) -> Result<Submitted> {
+        self.0.submit(new).await
+    }
+    async fn take(
+        &self,
+        worker: &Worker,
+        concern: &str,
+        queues: Queues,
+        until: BoxFuture<'static, ()>,
+    ) -> Result<Option<Taken>> {
+        self.0.take(worker, concern, queues, until).await
+    }
+    async fn take_this(&self, _worker: &Worker, id: &JobId) -> Result<Taken> {
+        let message = format!("job {id} can't be taken out of turn: its queue belongs to many hosts");
+        Err(JobsError::new(Kind::Invalid, message))
+    }
+    fn keep_every(&self) -> Duration {
+        self.0.lease() / 3
+    }
+    async fn keep(&self, ticket: &Ticket) -> Result<Job> {
+        self.0.keep(ticket).await
+    }
+    async fn progress(&self, ticket: &Ticket, progress: Progress) -> Result<Job> {
+        self.0.progress(ticket, progress).await
+    }
+    async fn finish(&self, ticket: &Ticket, outcome: Outcome) -> Result<Job> {
+        self.0.finish(ticket, outcome).await
+    }
+    async fn cancel(&self, id: &JobId) -> Result<Job> {
+        self.0.cancel(id).await
+    }
+    async fn retry(&self, id: &JobId) -> Result<Job> {
+        self.0.retry(id).await
+    }
+    async fn show(&self, id: &JobId) -> Result<Job> {
+        Ok(self.0.look_up(id).await?.0.record.job)
+    }
+    async fn list(&self, jobs_max: usize, state: Option<JobState>) -> Result<Vec<Job>> {
+        self.0.list(jobs_max, state).await
+    }
+    async fn open_count(&self) -> Result<u64> {
+        self.0.queue.count().await
+    }
+    async fn recover(&self, worker: &Worker) -> Result<()> {
+        self.0.recover(worker).await
+    }
+}

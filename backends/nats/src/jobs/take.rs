@@ -1,0 +1,238 @@
+//! From a delivered message to a job in hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::AckKind;
+use futures::future::BoxFuture;
+use jobs::{Queues, Record, Result, Taken, Worker};
+use tokio::time::Instant;
+use wire::ConcernName;
+use wire::job::JobId;
+
+use super::core::{Arrived, Delivered, decide};
+use super::lane::{Lane, Parcel};
+use super::queue::{decoded, sequence};
+use super::records::Kept;
+use super::{Held, Inner, lock};
+
+/// How often a record is read anew because somebody wrote it in between.
+const TRIES_MAX: usize = 50;
+/// Records under watch at once; the oldest watches are forgotten and begin anew.
+const WATCHED_MAX: usize = 10_000;
+
+/// What came of one look at a record.
+enum Looked {
+    Taken(Box<Taken>),
+    /// Nothing to do for us.
+    Nothing,
+    /// Somebody wrote in between.
+    Again,
+    /// Its worker may be gone.
+    Watch(u64),
+}
+
+impl Inner {
+    pub(super) async fn lane(&self, worker: &Worker, concern: &str) -> Result<Arc<Lane>> {
+        let key = (worker.host.clone(), concern.to_owned());
+        if let Some(lane) = lock(&self.lanes).get(&key) {
+            return Ok(lane.clone());
+        }
+        let name = ConcernName::new(concern)
+            .map_err(|e| jobs::JobsError::new(jobs::Kind::Invalid, format!("no jobs can be taken: {e}")))?;
+        let own = self.queue.consumer(&name, Some(&worker.host)).await?;
+        let shared = self.queue.consumer(&name, None).await?;
+        let mut lanes = lock(&self.lanes);
+        // somebody may have been faster
+        Ok(lanes.entry(key).or_insert_with(|| Lane::start(own, shared)).clone())
+    }
+
+    pub(super) async fn take(
+        &self,
+        worker: &Worker,
+        concern: &str,
+        queues: Queues,
+        mut until: BoxFuture<'static, ()>,
+    ) -> Result<Option<Taken>> {
+        let lane = self.lane(worker, concern).await?;
+        while let Some(parcel) = lane.next(queues, &mut until).await {
+            if let Some(taken) = self.arrived(worker, parcel, &mut until).await? {
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at a message's job until it is clear what the message means. Dropped on the way, the message goes back.
+    async fn arrived(
+        &self,
+        worker: &Worker,
+        parcel: Parcel,
+        until: &mut BoxFuture<'static, ()>,
+    ) -> Result<Option<Taken>> {
+        let Some(message) = parcel.message() else {
+            return Ok(None);
+        };
+        let sequence = sequence(message)?;
+        let unnamed = JobId(format!("of message {sequence}"));
+        let arrived = match decoded(&unnamed, &message.payload) {
+            Ok(record) => record,
+            Err(e) => {
+                // it would come for ever
+                tracing::error!(sequence, error = %e, "a message of the queue is no job; it was taken out");
+                self.queue.remove(sequence).await;
+                return Ok(None);
+            }
+        };
+        let mut parcel = Some(parcel);
+        for _ in 0..TRIES_MAX {
+            match self.look(worker, &arrived, sequence, &mut parcel).await? {
+                Looked::Taken(taken) => return Ok(Some(*taken)),
+                Looked::Nothing => return Ok(None),
+                Looked::Again => {}
+                Looked::Watch(revision) => {
+                    if !self.stands_still(&arrived.job.id, revision, &parcel, until).await {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn look(
+        &self,
+        worker: &Worker,
+        arrived: &Record,
+        sequence: u64,
+        parcel: &mut Option<Parcel>,
+    ) -> Result<Looked> {
+        let id = &arrived.job.id;
+        let (kept, revision) = self.records.get(id).await?;
+        let meaning = decide(
+            kept.as_ref(),
+            Arrived {
+                sequence,
+                retries: arrived.retries,
+            },
+            worker,
+        );
+        let now = self.source.now();
+        let mut kept = kept.unwrap_or_else(|| Kept {
+            record: arrived.clone(),
+            message: sequence,
+            beats: 0,
+        });
+        let was_dead = kept.record.job.state == wire::job::JobState::Dead;
+        match meaning {
+            Delivered::Drop => {
+                acknowledge(parcel).await;
+                return Ok(Looked::Nothing);
+            }
+            Delivered::Mine => {
+                if let Some(message) = parcel.take().and_then(Parcel::keep) {
+                    let _served_by_the_next_beat = message.ack_with(AckKind::Progress).await;
+                }
+                return Ok(Looked::Nothing);
+            }
+            Delivered::Watch if !self.stood_still(id, revision) => return Ok(Looked::Watch(revision)),
+            Delivered::Watch | Delivered::TakeOver => {
+                let holder = kept.record.job.host.as_ref().map_or("its worker", |h| h.as_str());
+                let why = format!("{holder} was silent for {} ms", self.limits().lease_ms);
+                kept.record.lapse(&why, self.limits().deliveries_max, &now);
+            }
+            Delivered::Retry => kept.record.retry(&now)?,
+            Delivered::Take => {}
+        }
+        kept.message = sequence;
+        kept.beats += 1;
+        if kept.record.job.state.is_final() {
+            return self.set_aside(&kept, revision, parcel).await;
+        }
+        let ticket = kept.record.take(worker, &now)?;
+        let Some(revision) = self.records.swap(&kept, revision).await? else {
+            return Ok(Looked::Again);
+        };
+        lock(&self.watched).remove(id);
+        if was_dead {
+            self.records.unnote_dead(id).await;
+        }
+        let Some(message) = parcel.take().and_then(Parcel::keep) else {
+            return Ok(Looked::Nothing);
+        };
+        let job = kept.record.job.clone();
+        let held = Held {
+            kept,
+            revision,
+            message,
+            written_at: Instant::now(),
+        };
+        lock(&self.held).insert(id.clone(), Arc::new(tokio::sync::Mutex::new(held)));
+        Ok(Looked::Taken(Box::new(Taken { job, ticket })))
+    }
+
+    /// A job whose worker is gone and that nobody gets: dead, or cancelled.
+    async fn set_aside(&self, kept: &Kept, revision: u64, parcel: &mut Option<Parcel>) -> Result<Looked> {
+        let id = &kept.record.job.id;
+        if kept.record.job.state == wire::job::JobState::Dead {
+            self.records.note_dead(id).await?;
+        }
+        if self.records.swap(kept, revision).await?.is_none() {
+            return Ok(Looked::Again);
+        }
+        lock(&self.watched).remove(id);
+        tracing::warn!(job = %id, state = kept.record.job.state.as_str(), "a job whose worker is gone was set aside");
+        acknowledge(parcel).await;
+        self.forget_old().await;
+        Ok(Looked::Nothing)
+    }
+
+    /// True when the record has had this revision for half a lease of this host's clock. The watch begins with the first
+    /// question.
+    fn stood_still(&self, id: &JobId, revision: u64) -> bool {
+        let now = Instant::now();
+        let mut watched = lock(&self.watched);
+        if watched.len() >= WATCHED_MAX {
+            watched.clear();
+        }
+        let (seen, since) = watched.entry(id.clone()).or_insert((revision, now));
+        if *seen != revision {
+            (*seen, *since) = (revision, now);
+        }
+        now.duration_since(*since) >= self.lease() / 2
+    }
+
+    /// Waits for half a lease, with the message in hand. False when the caller has to let go: the worker lives, or `until`
+    /// ended.
+    async fn stands_still(
+        &self,
+        id: &JobId,
+        revision: u64,
+        parcel: &Option<Parcel>,
+        until: &mut BoxFuture<'static, ()>,
+    ) -> bool {
+        if let Some(message) = parcel.as_ref().and_then(Parcel::message) {
+            let _else_it_comes_again = message.ack_with(AckKind::Progress).await;
+        }
+        let since = lock(&self.watched).get(id).map(|(_, since)| *since);
+        let ready = since.unwrap_or_else(Instant::now) + self.lease() / 2 + Duration::from_millis(1);
+        tokio::select! {
+            () = until => return false,
+            () = tokio::time::sleep_until(ready) => {}
+        }
+        match self.records.get(id).await {
+            Ok((_, now)) => now == revision,
+            Err(_) => false,
+        }
+    }
+}
+
+/// The message has served. When the servers don't hear of it, it comes again, and its record says that there is nothing to
+/// do.
+async fn acknowledge(parcel: &mut Option<Parcel>) {
+    if let Some(message) = parcel.take().and_then(Parcel::keep)
+        && let Err(e) = message.double_ack().await
+    {
+        tracing::debug!(error = %e, "a message was not acknowledged; it comes again");
+    }
+}
