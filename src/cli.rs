@@ -1,6 +1,7 @@
 //! The command line: parse, load the configuration, run the verb, print, exit with the code of its outcome.
 
 mod args;
+mod hosts;
 mod house;
 mod job;
 mod jobs;
@@ -172,6 +173,7 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Restore(args) => restore::run(context, &args).await,
         Verb::Repo(verb) => repo::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
+        Verb::Hosts(verb) => hosts::run(context, &verb).await,
         Verb::Serve => crate::serve::run(&context.loaded.config, &context.loaded.warnings)
             .await
             .map(|()| ExitCode::SUCCESS),

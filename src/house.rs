@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bus::Bus;
 use config::Config;
-use runtime::{Clock, HouseOptions, Recover, Restart, SystemClock};
+use runtime::{Clock, HostsOptions, HouseOptions, Recover, Restart, SystemClock};
 use wire::ErrorBody;
 use wire::house::StatusReply;
 
 use crate::backends::{self, Ports};
-use crate::concerns;
+use crate::{concerns, host_facts};
 
 /// Why the house is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,16 @@ impl House {
     /// # Errors
     /// What a concern says that can't start.
     pub async fn with(config: &Config, role: Role, ports: Ports) -> Result<Self, ErrorBody> {
+        let boot = runtime::ulid(&*ports.clock);
+        let hosts = match role {
+            Role::OneShot => None,
+            Role::Daemon => Some(HostsOptions {
+                facts: host_facts::facts(config),
+                beat_every_ms: config.host.beat_ms,
+                drain_timeout: Duration::from_secs(config.runtime.drain_timeout_s),
+                earlier_boot: host_facts::exchange_boot(&config.state_dir, &boot)?,
+            }),
+        };
         let house = runtime::House::open(HouseOptions {
             host: config.host_id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -82,6 +92,9 @@ impl House {
                 Role::Daemon => Recover::Resume,
                 Role::OneShot => Recover::MarkInterrupted,
             },
+            boot,
+            state: ports.state.clone(),
+            hosts,
         })
         .await?;
         let parts = Parts {
@@ -101,6 +114,10 @@ impl House {
     /// The bus that the concerns serve on.
     pub fn bus(&self) -> Arc<dyn Bus> {
         self.parts.ports.bus.clone()
+    }
+    /// Returns when another daemon has this host's id.
+    pub async fn evicted(&self) {
+        self.parts.house.evicted().await;
     }
     /// How the house and each concern is.
     ///

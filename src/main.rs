@@ -15,6 +15,7 @@ mod client;
 mod concerns;
 mod demo;
 mod gateway;
+mod host_facts;
 mod house;
 mod serve;
 mod signals;

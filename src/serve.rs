@@ -39,12 +39,18 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
         let (house, config) = (house.clone(), config.clone());
         async move { server::serve(listener, house, &config, stopping).await }
     });
+    let mut evicted = false;
     let ended = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, timeout_s = config.runtime.drain_timeout_s, "draining; the same signal again ends at once");
             None
         }
         ended = &mut gateway => Some(ended),
+        () = house.evicted() => {
+            tracing::error!(host = %config.host_id, "another windlass has this host's id; draining");
+            evicted = true;
+            None
+        }
     };
     // status and jobs are still answered while the house drains
     let left = tokio::select! {
@@ -67,6 +73,14 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
     }
     tracing::info!("ended");
     match ended {
+        None if evicted => Err(ErrorBody::new(
+            wire::Code::Conflict,
+            format!(
+                "another windlass took the host id '{}' while this one was cut off",
+                config.host_id
+            ),
+        )
+        .hint("give each host an id of its own: --host-id, or host_id in its configuration")),
         None => Ok(()),
         Some(Ok(result)) => result,
         Some(Err(e)) => Err(ErrorBody::new(wire::Code::Internal, format!("the gateway died: {e}"))),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::key::{Key, KeyType, Preset, Section};
 
 pub(crate) static SECTION: Section = Section {
@@ -22,6 +24,90 @@ pub(crate) static SECTION: Section = Section {
                 "/var/lib/windlass for root, $XDG_STATE_HOME/windlass (~/.local/state/windlass) for others",
             ),
             about: "Where state is kept: jobs, journals of restores, the gateway's socket. One process at a time.",
+        },
+    ],
+};
+
+/// Where this host stands, what it has, and how often it says that it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its rack; empty: not said.
+    pub rack: String,
+    /// The row of racks; empty: not said.
+    pub row: String,
+    /// The zone; empty: not said.
+    pub zone: String,
+    /// Words of its owner, as `name=value,name=value`.
+    pub labels: String,
+    /// Virtual CPUs for workloads; 0: as many as the host has.
+    pub vcpus: u64,
+    /// Memory for workloads, in bytes; 0: as much as the host has.
+    pub memory_bytes: u64,
+    /// Disk for workloads, in bytes; 0: what the file system of the state directory has.
+    pub disk_bytes: u64,
+    /// How far apart its beats are, in milliseconds.
+    pub beat_ms: u64,
+}
+
+impl Host {
+    /// The labels, by name.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let pairs = self.labels.split(',').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
+pub(crate) static HOST_SECTION: Section = Section {
+    name: "host",
+    about: "Where this host stands and what it has: `windlass hosts` shows it, and what places workloads reads it.",
+    keys: &[
+        Key {
+            path: "host.rack",
+            kind: KeyType::TokenOrEmpty,
+            preset: Preset::Text(""),
+            about: "Its rack; empty when nobody knows.",
+        },
+        Key {
+            path: "host.row",
+            kind: KeyType::TokenOrEmpty,
+            preset: Preset::Text(""),
+            about: "The row of racks that it stands in.",
+        },
+        Key {
+            path: "host.zone",
+            kind: KeyType::TokenOrEmpty,
+            preset: Preset::Text(""),
+            about: "The zone: what shares power and network.",
+        },
+        Key {
+            path: "host.labels",
+            kind: KeyType::Labels,
+            preset: Preset::Text(""),
+            about: "Your own words for it, such as \"disk=nvme,owner=ada\".",
+        },
+        Key {
+            path: "host.vcpus",
+            kind: KeyType::Integer { min: 0, max: 65_536 },
+            preset: Preset::Integer(0),
+            about: "Virtual CPUs for workloads; 0 means as many as the host has.",
+        },
+        Key {
+            path: "host.memory_bytes",
+            kind: KeyType::Integer { min: 0, max: 1 << 50 },
+            preset: Preset::Integer(0),
+            about: "Memory for workloads; 0 means as much as the host has.",
+        },
+        Key {
+            path: "host.disk_bytes",
+            kind: KeyType::Integer { min: 0, max: 1 << 60 },
+            preset: Preset::Integer(0),
+            about: "Disk for workloads; 0 means what the file system of the state directory has.",
+        },
+        Key {
+            path: "host.beat_ms",
+            kind: KeyType::Integer { min: 200, max: 60_000 },
+            preset: Preset::Integer(5_000),
+            about: "How often the host says that it lives; one that is silent for three beats is lost to the others.",
         },
     ],
 };

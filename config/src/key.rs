@@ -29,6 +29,10 @@ pub struct Key {
 pub enum KeyType {
     /// 1 to 64 of a-z, A-Z, 0-9, `_` and `-`.
     Token,
+    /// A token, or nothing.
+    TokenOrEmpty,
+    /// Pairs of tokens: `disk=nvme,owner=ada`; or nothing.
+    Labels,
     /// An absolute path.
     Path,
     /// A repository's URL, or an absolute path of a local one.
@@ -73,6 +77,8 @@ impl KeyType {
     pub fn wanted(&self) -> String {
         match self {
             Self::Token => "1 to 64 of a-z, A-Z, 0-9, '_' and '-'".into(),
+            Self::TokenOrEmpty => "nothing, or 1 to 64 of a-z, A-Z, 0-9, '_' and '-'".into(),
+            Self::Labels => "at most 64 pairs of a-z, A-Z, 0-9, '_' and '-', such as disk=nvme,owner=ada".into(),
             Self::Path => "an absolute path".into(),
             Self::RepoUrl => {
                 "a repository: file:///…, memory://…, gs://bucket/…, az://container/… or an absolute path".into()
@@ -86,8 +92,9 @@ impl KeyType {
     }
 }
 
-static SECTIONS: [&Section; 8] = [
+static SECTIONS: [&Section; 9] = [
     &crate::host::SECTION,
+    &crate::host::HOST_SECTION,
     &crate::log::SECTION,
     &crate::bus::SECTION,
     &crate::runtime::SECTION,

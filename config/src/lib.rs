@@ -44,7 +44,7 @@ pub use check::{Finding, Place, Severity, check_environment, check_text};
 pub use error::{ConfigError, Kind};
 pub use file::{FileText, choose_file, read_file};
 pub use gateway::Gateway;
-pub use host::Surroundings;
+pub use host::{Host, Surroundings};
 pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
@@ -61,6 +61,8 @@ pub struct Config {
     pub host_id: wire::HostId,
     /// Where state is kept.
     pub state_dir: PathBuf,
+    /// Where this host stands and what it has.
+    pub host: Host,
     /// What is logged, and how.
     pub log: Log,
     /// The message bus.

@@ -75,6 +75,8 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
             ));
         }
         KeyType::Token => wire::HostId::new(text).is_ok(),
+        KeyType::TokenOrEmpty => text.is_empty() || wire::HostId::new(text).is_ok(),
+        KeyType::Labels => text.is_empty() || (text.split(',').count() <= LABELS_MAX && text.split(',').all(is_label)),
         KeyType::Path => Path::new(text).is_absolute(),
         KeyType::RepoUrl => return repo_url(key, text),
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
@@ -85,6 +87,15 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
     } else {
         Err(wrong(key, text))
     }
+}
+
+/// Labels that a host may have.
+const LABELS_MAX: usize = 64;
+
+fn is_label(pair: &str) -> bool {
+    let is_token = |text: &str| wire::HostId::new(text).is_ok();
+    pair.split_once('=')
+        .is_some_and(|(name, value)| is_token(name) && is_token(value))
 }
 
 fn wrong(key: &Key, text: &str) -> String {

@@ -104,6 +104,9 @@ pub enum Verb {
     /// Look at long work, follow it, stop it
     #[command(subcommand)]
     Jobs(JobsVerb),
+    /// Look at the hosts, and tell them to take work or to leave it
+    #[command(subcommand)]
+    Hosts(HostsVerb),
     /// Run the daemon
     Serve,
     /// How the daemon and each of its concerns is
@@ -299,6 +302,33 @@ pub enum RepoVerb {
     Stats,
     /// Make the index anew from the packs, when an index object is damaged
     RebuildIndex,
+}
+
+/// `windlass hosts ...`
+#[derive(Debug, Subcommand)]
+pub enum HostsVerb {
+    /// The hosts: where they stand, what they have, how they are
+    Ls,
+    /// One host, whole
+    Show {
+        /// Its id
+        host: wire::HostId,
+    },
+    /// Give a host no jobs; it finishes what it has, or hands it back
+    Drain {
+        /// Its id
+        host: wire::HostId,
+    },
+    /// Give a host no jobs but those that name it
+    Cordon {
+        /// Its id
+        host: wire::HostId,
+    },
+    /// Give a host work again
+    Uncordon {
+        /// Its id
+        host: wire::HostId,
+    },
 }
 
 /// A job's state, as a flag names it.

@@ -66,6 +66,12 @@ macro_rules! token_type {
                 f.write_str(&self.0)
             }
         }
+        impl std::str::FromStr for $name {
+            type Err = SubjectError;
+            fn from_str(text: &str) -> Result<Self, SubjectError> {
+                Self::new(text)
+            }
+        }
         impl TryFrom<String> for $name {
             type Error = SubjectError;
             fn try_from(text: String) -> Result<Self, SubjectError> {

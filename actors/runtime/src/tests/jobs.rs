@@ -9,12 +9,12 @@ use wire::job::{Job, JobAccepted, JobCancel, JobId, JobList, JobShow, JobState};
 use wire::{Address, Code, ErrorBody, Headers, Request};
 
 use super::{Site, eventually, host};
-use crate::{Call, Concern, Effect, JobContext, Kinds, Limits, OnCrash, Recover, Routes, Runner, follow};
+use crate::{Call, Concern, Effect, House, JobContext, Kinds, Limits, OnCrash, Recover, Routes, Runner, follow};
 
 /// Work of the test concern `mill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Work {
+pub(super) enum Work {
     Well,
     Refuse,
     Panic,
@@ -30,8 +30,8 @@ struct Grind {
 
 /// The same as a blocking body.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-struct Crush {
-    work: Work,
+pub(super) struct Crush {
+    pub(super) work: Work,
 }
 
 macro_rules! job_request {
@@ -77,8 +77,8 @@ impl Mill {
 
 /// How many work at once, and how many ever did.
 #[derive(Default)]
-struct Gauge {
-    now: AtomicU64,
+pub(super) struct Gauge {
+    pub(super) now: AtomicU64,
     most: AtomicU64,
     begun: AtomicU64,
 }
@@ -111,24 +111,30 @@ fn work_counted(context: &JobContext, work: Work) -> Result<Value, ErrorBody> {
     }
 }
 
+/// Starts the mill in a house.
+pub(super) async fn add_mill(house: &House, on_crash: OnCrash, parallel_jobs_max: usize) -> (Arc<Gauge>, Runner) {
+    let gauge = Arc::new(Gauge::default());
+    let (grind, crush) = (gauge.clone(), gauge.clone());
+    let kinds = Kinds::new()
+        .on(on_crash, move |context, request: Grind| {
+            let gauge = grind.clone();
+            async move { tokio::task::block_in_place(|| work(&context, request.work, &gauge)) }
+        })
+        .on_blocking(on_crash, move |context, request: Crush| {
+            work(&context, request.work, &crush)
+        });
+    let runner = house.runner(Mill::NAME, kinds, parallel_jobs_max);
+    let served = runner.clone();
+    house
+        .start(Limits::default(), move || Mill(served.clone()))
+        .await
+        .unwrap();
+    (gauge, runner)
+}
+
 impl Site {
     async fn add_mill(&self, on_crash: OnCrash, parallel_jobs_max: usize) -> Arc<Gauge> {
-        let gauge = Arc::new(Gauge::default());
-        let (grind, crush) = (gauge.clone(), gauge.clone());
-        let kinds = Kinds::new()
-            .on(on_crash, move |context, request: Grind| {
-                let gauge = grind.clone();
-                async move { tokio::task::block_in_place(|| work(&context, request.work, &gauge)) }
-            })
-            .on_blocking(on_crash, move |context, request: Crush| {
-                work(&context, request.work, &crush)
-            });
-        let runner = self.house.runner(Mill::NAME, kinds, parallel_jobs_max);
-        self.house
-            .start(Limits::default(), move || Mill(runner.clone()))
-            .await
-            .unwrap();
-        gauge
+        add_mill(&self.house, on_crash, parallel_jobs_max).await.0
     }
     async fn submit<R: Request<Reply = JobAccepted>>(&self, request: R, request_id: Option<&str>) -> JobAccepted {
         let headers = Headers {
