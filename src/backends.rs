@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bus::Bus;
 use config::{BusMode, Config};
 use jobs::Jobs;
-use repo::{FetchLimits, Repo, RepoError, RepoParams, SessionLimits};
+use repo::{Cache, FetchLimits, Repo, RepoError, RepoParams, SessionLimits};
 use runtime::Clock;
 use snapshot::port::Repos;
 use state::State;
@@ -95,6 +95,7 @@ struct Repositories {
     default_url: String,
     chunker: Chunker,
     clock: Arc<dyn Clock>,
+    cache: Option<Arc<Cache>>,
     distant: Mutex<HashMap<String, Repo>>,
 }
 
@@ -104,12 +105,13 @@ impl Repositories {
             default_url: config.repo.url.clone(),
             chunker: config.repo.chunker.to_wire(),
             clock,
+            cache: Cache::open(&config.repo.cache_dir, config.repo.cache_bytes_max),
             distant: Mutex::default(),
         }
     }
     async fn make(&self, url: &str, chunker: Chunker) -> repo::Result<Repo> {
         let params = RepoParams::generate(chunker, runtime::rfc3339(self.clock.now_ms()))?;
-        Repo::init(object::create(url)?, params).await
+        Repo::init_with(object::create(url)?, params, self.cache.clone()).await
     }
     async fn open_kept(&self, url: &str) -> repo::Result<Repo> {
         if is_local(url) {
@@ -119,7 +121,7 @@ impl Repositories {
         if let Some(repo) = distant.get(url) {
             return Ok(repo.clone());
         }
-        let repo = Repo::open(object::open(url)?).await?;
+        let repo = Repo::open_with(object::open(url)?, self.cache.clone()).await?;
         if distant.len() >= REPOS_OPEN_MAX {
             distant.clear();
         }

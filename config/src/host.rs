@@ -145,6 +145,14 @@ impl Surroundings {
         self.xdg("XDG_STATE_HOME", ".local/state")
             .map_or_else(|| self.working_dir.join(".windlass"), |dir| dir.join("windlass"))
     }
+    /// The default of `repo.cache_dir`.
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        if self.is_root {
+            return PathBuf::from("/var/cache/windlass");
+        }
+        self.xdg("XDG_CACHE_HOME", ".cache")
+            .map_or_else(|| self.working_dir.join(".windlass/cache"), |dir| dir.join("windlass"))
+    }
     /// Where a configuration file is looked for when none is named.
     pub fn config_file(&self) -> Option<PathBuf> {
         if self.is_root {

@@ -178,6 +178,7 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
             "host_id" => surroundings.host_id(),
             "gateway.socket" => format!("{}/windlass.sock", state_dir.trim_end_matches('/')),
             "repo.url" => value::file_url(&format!("{}/repo", state_dir.trim_end_matches('/'))),
+            "repo.cache_dir" => surroundings.cache_dir().to_string_lossy().into_owned(),
             // a test loads every key, so that a new derived one can't be forgotten here
             other => unreachable!("no rule for the default of {other}"),
         }),

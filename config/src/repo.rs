@@ -1,5 +1,7 @@
 //! `[repo]` and `[repo.chunker]`: the chunk repository.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Key, KeyType, Preset, Section};
@@ -21,6 +23,10 @@ pub struct Repo {
     pub fetch_memory_bytes_max: u64,
     /// Gaps up to this are read along rather than skipped.
     pub fetch_gap_bytes_max: u64,
+    /// Where what doesn't change of distant repositories is kept.
+    pub cache_dir: PathBuf,
+    /// Most bytes there; 0: nothing is kept.
+    pub cache_bytes_max: u64,
     /// How new repositories cut disks.
     pub chunker: ChunkerConfig,
 }
@@ -147,6 +153,20 @@ pub(crate) static SECTION: Section = Section {
             kind: KeyType::Integer { min: 0, max: 16 << 20 },
             preset: Preset::Integer(16 << 10),
             about: "Two wanted runs of a pack with a gap up to this between them are read as one.",
+        },
+        Key {
+            path: "repo.cache_dir",
+            kind: KeyType::Path,
+            preset: Preset::Derived(
+                "/var/cache/windlass for root, $XDG_CACHE_HOME/windlass (~/.cache/windlass) for others",
+            ),
+            about: "Where index, manifests and snapshots of distant repositories are kept, so that they are fetched once (docs/cache.md). It may be emptied at any time.",
+        },
+        Key {
+            path: "repo.cache_bytes_max",
+            kind: KeyType::Integer { min: 0, max: 1 << 50 },
+            preset: Preset::Integer(4 << 30),
+            about: "Bytes that the cache may have on disk; what was not used for longest goes first. 0: no cache.",
         },
     ],
 };

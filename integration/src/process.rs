@@ -140,6 +140,8 @@ impl Windlass {
         let home = state_dir.with_extension("home");
         let environment = vec![
             ("WINDLASS_STATE_DIR".into(), state_dir.into()),
+            // root's would be the machine's own
+            ("WINDLASS_REPO__CACHE_DIR".into(), home.join("cache").into()),
             ("HOME".into(), home.clone().into()),
             ("XDG_CONFIG_HOME".into(), home.join("config").into()),
             ("XDG_STATE_HOME".into(), home.join("state").into()),

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::job::JobAccepted;
 use wire::snapshot::{
-    DiskArg, SnapshotCreate, SnapshotDiff, SnapshotExport, SnapshotForget, SnapshotInfo, SnapshotList, SnapshotShow,
-    SnapshotVerify,
+    DiskArg, SnapshotCreate, SnapshotDiff, SnapshotExport, SnapshotForget, SnapshotInfo, SnapshotList, SnapshotListing,
+    SnapshotShow, SnapshotVerify,
 };
 use wire::{ErrorBody, Request};
 
@@ -31,6 +31,28 @@ pub async fn run(context: &Context, verb: &SnapshotVerb) -> Result<ExitCode, Err
     result
 }
 
+/// All pages of a listing as one.
+pub(super) async fn list(
+    client: &Client,
+    vm: Option<&str>,
+    repo: Option<String>,
+) -> Result<SnapshotListing, ErrorBody> {
+    let mut request = SnapshotList {
+        vm: vm.map(str::to_owned),
+        repo,
+        ..SnapshotList::default()
+    };
+    let mut all = client.call(&request).await?;
+    while all.more {
+        let Some(last) = all.snapshots.last() else { break };
+        request.after = Some(last.id.clone());
+        let page = client.call(&request).await?;
+        all.more = page.more && !page.snapshots.is_empty();
+        all.snapshots.extend(page.snapshots);
+    }
+    Ok(all)
+}
+
 async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Result<ExitCode, ErrorBody> {
     let repo = context.repo(client);
     match verb {
@@ -48,10 +70,7 @@ async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Re
             };
             finish::<_, SnapshotInfo>(context, client, &request, job.request_id.clone(), show::snapshot).await
         }
-        SnapshotVerb::Ls { vm } => {
-            let reply = client.call(&SnapshotList { vm: vm.clone(), repo }).await?;
-            context.answer(&reply, show::snapshots)
-        }
+        SnapshotVerb::Ls { vm } => context.answer(&list(client, vm.as_deref(), repo).await?, show::snapshots),
         SnapshotVerb::Show { id, vm } => {
             let reply = client
                 .call(&SnapshotShow {

@@ -77,6 +77,22 @@ impl<'de> Deserialize<'de> for BlobId {
     }
 }
 
+/// Name of an object that is named by the BLAKE3 of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ObjectName(pub(crate) [u8; 32]);
+
+impl ObjectName {
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0u8; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        // another spelling would be another object
+        (hex::encode(bytes) == text).then_some(Self(bytes))
+    }
+    pub(crate) fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+}
+
 /// Hasher for maps keyed by [`BlobId`]: the id is a keyed hash already, so its own bytes are the hash.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct IdHasher(u64);

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pack::{Entry, PackName};
 use crate::{BlobId, RepoError};
 
+mod join;
 mod load;
 mod segment;
 
-pub(crate) use load::{load_segment, write_segment};
+pub(crate) use join::{SMALL_BYTES_MAX, is_small};
+pub(crate) use load::{ALONE_LOADS_MAX, Loader, write_segment};
 pub(crate) use segment::{PackSize, Segment};
 
 /// Segments of at most this many records are also listed in the joint directory.
@@ -19,6 +21,20 @@ const SMALL_RECORDS_MAX: usize = 16 << 10;
 const JOINT_RECORDS_MAX: usize = 1 << 20;
 /// Below this many segments a joint directory gains nothing.
 const JOINT_SEGMENTS_MIN: usize = 4;
+
+/// Name of an index object: BLAKE3 of its bytes.
+pub(crate) type IndexName = crate::id::ObjectName;
+
+impl crate::id::ObjectName {
+    /// The name in an object's key.
+    pub(crate) fn from_key(key: &str) -> Option<Self> {
+        Self::from_hex(key.strip_prefix("index/")?)
+    }
+    /// Its object's key.
+    pub(crate) fn key(&self) -> String {
+        format!("index/{}", self.to_hex())
+    }
+}
 
 /// Where a blob stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! no object is ever overwritten; no blob leaves this crate unchecked; nothing here knows a VM's disk or a path on it.
 
 mod blob;
+mod cache;
 mod config;
 #[cfg(test)]
 mod decoders_tests;
@@ -30,13 +31,14 @@ mod testing;
 mod verify;
 
 pub use blob::{BLOB_RAW_BYTES_MAX, BlobKind, BlobSink, DrySink, Put};
+pub use cache::Cache;
 pub use config::{FORMAT_VERSION, RepoConfig, RepoParams};
 pub use doc::{BlobRef, DiskEntry, SnapshotDoc, SnapshotDraft, SnapshotId};
 pub use error::{Kind, RepoError};
 pub use fetch::{FetchLimits, FetchPlan};
 pub use id::BlobId;
 pub use manifest::{ChunkRef, ManifestRef, NodeSource};
-pub use repo::{Progress, Repo, RepoCounts, Snapshots};
+pub use repo::{Progress, Repo, RepoCounts, SnapshotPage, Snapshots};
 pub use session::{Session, SessionLimits};
 pub use verify::{FINDINGS_MAX, VerifyReport};
 

@@ -55,11 +55,17 @@ pub(crate) struct Entry {
 impl Entry {
     /// Writes the fields after the id, 16 bytes, the form that packs and index segments share.
     pub(crate) fn put_fields(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.offset.to_le_bytes());
-        out.extend_from_slice(&self.stored.to_le_bytes());
-        out.extend_from_slice(&self.raw.to_le_bytes());
+        out.extend_from_slice(&self.fields());
+    }
+    /// The same.
+    pub(crate) fn fields(&self) -> [u8; 16] {
+        let mut fields = [0; 16];
+        fields[..4].copy_from_slice(&self.offset.to_le_bytes());
+        fields[4..8].copy_from_slice(&self.stored.to_le_bytes());
+        fields[8..12].copy_from_slice(&self.raw.to_le_bytes());
         // cipher 0: none
-        out.extend_from_slice(&[self.kind.code(), self.compression.code(), 0, 0]);
+        fields[12..14].copy_from_slice(&[self.kind.code(), self.compression.code()]);
+        fields
     }
     /// Reads them; `pack_bytes` is the size of the pack in which the blob must lie.
     pub(crate) fn from_fields(id: BlobId, bytes: &[u8], pack_bytes: u64) -> std::result::Result<Self, String> {

@@ -1,28 +1,31 @@
 //! A repository: opening it, and reading blobs.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use store::Store;
 
 pub use wire::repo::RepoCounts;
 
+use crate::cache::{Cache, RepoCache};
 use crate::config::{CONFIG_BYTES_MAX, CONFIG_KEY, RepoParams};
 use crate::fetch::{self, open_blob};
-use crate::index::{Hit, Index, Segment, load_segment};
+use crate::index::{Hit, Index};
 use crate::{
     BlobId, FetchLimits, FetchPlan, Kind, RepoConfig, RepoError, Result, Session, SessionLimits, SnapshotDoc, io,
 };
 
+mod docs;
+mod kept;
 mod listing;
 mod nodes;
 mod rebuild;
+mod refresh;
 
-/// Index segments opened at once.
-const SEGMENT_LOADS_MAX: usize = 8;
+use listing::Named;
+pub use listing::SnapshotPage;
+
 /// Blobs up to this length are checked on the async thread, longer ones aside.
 const INLINE_BYTES_MAX: u32 = 512 << 10;
 
@@ -36,6 +39,10 @@ pub struct Repo {
 struct Inner {
     store: Arc<dyn Store>,
     config: RepoConfig,
+    cache: Option<RepoCache>,
+    demand: kept::Demand,
+    /// What the last listing of snapshots named: further pages of it are of the same moment.
+    listing: Mutex<Option<Arc<Named>>>,
     index: RwLock<Arc<Index>>,
     /// Index objects that could not be opened.
     damaged: Mutex<Vec<RepoError>>,
@@ -60,6 +67,14 @@ impl Repo {
     /// `Kind::Conflict` when there is one already (a best effort: two `init` at once may both succeed, and the later
     /// wins whole), `Kind::Invalid` for impossible chunk sizes, or the store's.
     pub async fn init(store: Arc<dyn Store>, params: RepoParams) -> Result<Self> {
+        Self::init_with(store, params, None).await
+    }
+
+    /// As [`Repo::init`], with a cache.
+    ///
+    /// # Errors
+    /// As [`Repo::init`]; never the cache's.
+    pub async fn init_with(store: Arc<dyn Store>, params: RepoParams, cache: Option<Arc<Cache>>) -> Result<Self> {
         let config = RepoConfig::new(&params)?;
         match store.head(&io::key(CONFIG_KEY)?).await {
             Err(e) if e.kind == store::Kind::NotFound => {}
@@ -70,7 +85,7 @@ impl Repo {
             Err(e) => return Err(e.at(&store.url()).into()),
         }
         io::put(&store, CONFIG_KEY, config.encode()?.into()).await?;
-        Self::open(store).await
+        Self::open_with(store, cache).await
     }
 
     /// Opens a repository. Damaged index objects are left out and told by [`Repo::damaged_indexes`].
@@ -79,6 +94,14 @@ impl Repo {
     /// `Kind::NotFound` when there is none, `Kind::TooNew` when a newer windlass made it, `Kind::Corrupt` when its
     /// config is damaged, or the store's.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
+        Self::open_with(store, None).await
+    }
+
+    /// As [`Repo::open`], with a cache for what doesn't change. A store that is a local directory needs none and uses none.
+    ///
+    /// # Errors
+    /// As [`Repo::open`]; never the cache's.
+    pub async fn open_with(store: Arc<dyn Store>, cache: Option<Arc<Cache>>) -> Result<Self> {
         let bytes = io::get(&store, CONFIG_KEY, CONFIG_BYTES_MAX)
             .await
             .map_err(|e| match e.kind {
@@ -89,15 +112,31 @@ impl Repo {
                 _ => RepoError::of_referenced(e),
             })?;
         let config = RepoConfig::decode(&bytes)?;
+        let distant = store.local_path(&io::key(CONFIG_KEY)?).is_none();
+        let cache = cache.filter(|_| distant).and_then(|cache| cache.of(&config.id));
         let inner = Inner {
             store,
             config,
+            cache,
+            demand: kept::Demand::default(),
+            listing: Mutex::default(),
             index: RwLock::default(),
             damaged: Mutex::default(),
         };
         let repo = Self { inner: Arc::new(inner) };
         repo.refresh_index().await?;
         Ok(repo)
+    }
+
+    /// The same repository, opened anew and past the cache: for checks, which must see what the store has.
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub async fn uncached(&self) -> Result<Self> {
+        match self.inner.cache {
+            Some(_) => Self::open(self.store().clone()).await,
+            None => Ok(self.clone()),
+        }
     }
 
     /// What the repository is.
@@ -176,6 +215,19 @@ impl Repo {
         fetch::run(self.store().clone(), self.inner.config.key, plan, limits.clone())
     }
 
+    fn kept_listing(&self) -> Option<Arc<Named>> {
+        self.inner
+            .listing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+    fn keep_listing(&self, named: Arc<Named>) {
+        *self.inner.listing.lock().unwrap_or_else(PoisonError::into_inner) = Some(named);
+    }
+    fn demand(&self) -> &kept::Demand {
+        &self.inner.demand
+    }
     pub(crate) fn blob_key(&self) -> [u8; 32] {
         self.inner.config.key
     }
@@ -204,56 +256,6 @@ impl Repo {
                 format!("is damaged, and no other index knows blob {id}; rebuilding the index from the packs finds it"),
             ),
         }
-    }
-    fn set_index(&self, index: Arc<Index>) {
-        *self.inner.index.write().unwrap_or_else(PoisonError::into_inner) = index;
-    }
-    /// Adds segments that this process wrote.
-    pub(crate) fn add_segments(&self, written: Vec<Arc<Segment>>) {
-        if written.is_empty() {
-            return;
-        }
-        let mut segments = self.index().segments().to_vec();
-        segments.extend(written);
-        self.set_index(Arc::new(Index::new(segments)));
-    }
-    /// Opens segments that were written since, lets go of those that are gone.
-    pub(crate) async fn refresh_index(&self) -> Result<Arc<Index>> {
-        let known = self.index();
-        let mut open: HashMap<&str, &Arc<Segment>> = known.segments().iter().map(|s| (s.object(), s)).collect();
-        let (mut kept, mut new) = (Vec::new(), Vec::new());
-        io::list(self.store(), "index/", |meta| match open.remove(meta.key.as_str()) {
-            Some(segment) => kept.push(segment.clone()),
-            None => new.push(meta),
-        })
-        .await?;
-        if new.is_empty() && open.is_empty() {
-            return Ok(known);
-        }
-        let mut loads = stream::iter(new.into_iter().map(|meta| async move {
-            let object = meta.key.as_str().to_owned();
-            load_segment(self.store(), object, meta.size_bytes).await
-        }))
-        .buffer_unordered(SEGMENT_LOADS_MAX);
-        let mut damaged = Vec::new();
-        while let Some(loaded) = loads.next().await {
-            match loaded {
-                Ok(segment) => kept.push(Arc::new(segment)),
-                Err(error) if error.kind == Kind::Corrupt => {
-                    tracing::warn!(%error, "index object left out");
-                    damaged.push(error);
-                }
-                // removed since the listing
-                Err(error) if error.kind == Kind::Store(store::Kind::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        drop(loads);
-        kept.sort_by(|a, b| a.object().cmp(b.object()));
-        *self.inner.damaged.lock().unwrap_or_else(PoisonError::into_inner) = damaged;
-        let index = Arc::new(io::blocking("index", move || Ok(Index::new(kept))).await?);
-        self.set_index(index.clone());
-        Ok(index)
     }
 }
 

@@ -338,6 +338,9 @@ impl Inner {
         };
         let bytes = Bytes::from(bytes);
         io::put(self.repo.store(), &name.key(), bytes.clone()).await?;
+        if entries.first().is_some_and(|e| e.kind == BlobKind::Node) {
+            self.repo.keep_pack(&name, &bytes).await;
+        }
         if bytes.is_unique() {
             let mut spare = lock(&self.spare);
             if spare.len() < SPARE_MAX {
@@ -362,7 +365,7 @@ impl Inner {
         if packs.is_empty() {
             return Ok(());
         }
-        let segment = Arc::new(write_segment(self.repo.store(), packs).await?);
+        let segment = Arc::new(write_segment(&self.repo.loader(), packs).await?);
         self.written
             .write()
             .unwrap_or_else(PoisonError::into_inner)

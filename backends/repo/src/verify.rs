@@ -52,8 +52,10 @@ impl Repo {
     /// The store's, and `Kind::TooNew`. Damage is no error but a finding. Damaged snapshot objects are told by
     /// [`Repo::snapshots`].
     pub async fn verify(&self, docs: &[SnapshotDoc], quick: bool, progress: Progress<'_>) -> Result<VerifyReport> {
-        let index = self.refresh_index().await?;
-        let mut check = Check::new(self, index.clone());
+        // what the cache has may be whole where the store's is not
+        let repo = self.uncached().await?;
+        let index = repo.refresh_index().await?;
+        let mut check = Check::new(&repo, index.clone());
         check.index_objects().await?;
         let mut done: u64 = 0;
         let disks = docs.iter().flat_map(|d| &d.disks);

@@ -19,6 +19,11 @@ use crate::{Kind, Result, SnapshotError};
 /// Ranges that a report lists; the counts are complete.
 pub const RANGES_LISTED_MAX: usize = 1_000;
 
+/// Snapshots of one page when the request doesn't say.
+const LIST_SNAPSHOTS_DEFAULT: usize = 1_000;
+/// Bytes of one page, so that the bus carries it.
+const LIST_BYTES_MAX: usize = 768 << 10;
+
 /// The snapshot that a person means.
 pub(super) async fn find(repo: &Repo, vm: Option<&str>, text: &str) -> Result<SnapshotDoc> {
     if text.len() == 26 {
@@ -56,19 +61,36 @@ fn of_vm(doc: SnapshotDoc, vm: Option<&str>) -> Result<SnapshotDoc> {
     }
 }
 
-/// `windlass snapshot ls`.
+/// `windlass snapshot ls`: a page of it.
 pub async fn list(tools: &Tools, request: SnapshotList) -> Result<SnapshotListing> {
+    let after = request.after.as_deref().map(str::parse).transpose()?;
+    let count_max = match request.count_max {
+        0 => LIST_SNAPSHOTS_DEFAULT,
+        count => count as usize,
+    };
     let repo = tools.repos.open(request.repo.as_deref()).await?;
-    let all = repo.snapshots().await?;
-    if let Some(damaged) = all.damaged.first() {
-        tracing::warn!(count = all.damaged.len(), first = %damaged, "snapshots that can't be read are not listed");
-        if all.docs.is_empty() {
+    let page = repo.snapshots_after(after, count_max, request.vm.as_deref()).await?;
+    if let Some(damaged) = page.damaged.first() {
+        tracing::warn!(count = page.damaged.len(), first = %damaged, "snapshots that can't be read are not listed");
+        if page.docs.is_empty() && !page.more && after.is_none() {
             return Err(damaged.clone().into());
         }
     }
-    let wanted = |doc: &&SnapshotDoc| request.vm.as_ref().is_none_or(|vm| doc.vm == *vm);
+    let mut bytes = 0;
+    let mut fits = |info: &SnapshotInfo| {
+        bytes += serde_json::to_vec(info).map_or(0, |json| json.len());
+        bytes <= LIST_BYTES_MAX
+    };
+    let found = page.docs.len();
+    // one alone always fits: a snapshot has at most 64 disks
+    let mut infos = page.docs.iter().map(SnapshotDoc::info);
+    let first = infos.next().inspect(|info| {
+        fits(info);
+    });
+    let snapshots: Vec<SnapshotInfo> = first.into_iter().chain(infos.take_while(|info| fits(info))).collect();
     Ok(SnapshotListing {
-        snapshots: all.docs.iter().filter(wanted).map(SnapshotDoc::info).collect(),
+        more: page.more || snapshots.len() < found,
+        snapshots,
     })
 }
 

@@ -17,7 +17,8 @@ const FINDINGS_NAMED_MAX: usize = 5;
 /// `Corrupt` with the first findings when anything is damaged.
 pub async fn verify(tools: &Tools, request: SnapshotVerify, progress: &Arc<Progress>) -> Result<VerifyReport> {
     let began_ms = tools.clock.monotonic_ms();
-    let repo = tools.repos.open(request.repo.as_deref()).await?;
+    // what a cache has may be whole where the store's is not
+    let repo = tools.repos.open(request.repo.as_deref()).await?.uncached().await?;
     let mut findings: Vec<String> = repo.damaged_indexes().iter().map(ToString::to_string).collect();
     let docs = match &request.id {
         Some(id) => vec![look::find(&repo, None, id).await?],

@@ -5,12 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{ByteRange, SAMPLE_ID, SnapshotInfo, sample_repo};
 
-/// Lists snapshots, oldest first.
+/// Lists snapshots, oldest first, page by page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotList {
     /// Only this VM's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
+    /// Only those after the snapshot with this id: the last one of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many; 0: as many as a page holds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub count_max: u32,
     /// Where; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
@@ -21,6 +27,13 @@ pub struct SnapshotList {
 pub struct SnapshotListing {
     /// The snapshots.
     pub snapshots: Vec<SnapshotInfo>,
+    /// There may be more after the last of them: ask again with `after`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Shows one snapshot.
@@ -88,10 +101,13 @@ request!(
     "List snapshots, oldest first",
     SnapshotList {
         vm: Some("web1".into()),
+        after: Some(SAMPLE_ID.into()),
+        count_max: 100,
         repo: sample_repo()
     },
     SnapshotListing {
-        snapshots: vec![SnapshotInfo::sample()]
+        snapshots: vec![SnapshotInfo::sample()],
+        more: true
     }
 );
 

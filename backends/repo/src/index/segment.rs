@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use memmap2::Mmap;
 
-use super::{Hit, interpolated_point};
+use super::{Hit, IndexName, interpolated_point};
 use crate::blob::BlobKind;
 use crate::id::prefix_of;
 use crate::pack::{Entry, PackName, le_u32, le_u64};
@@ -21,6 +21,9 @@ const CHECK_AT: usize = 64;
 const PACK_ROW_BYTES: usize = 40;
 const DIRECTORY_ROW_BYTES: usize = 16;
 const RECORD_BYTES: usize = 52;
+/// Where in a record the number of the pack stands, and the other fields.
+const PACK_AT: usize = 32;
+const FIELDS_AT: usize = 36;
 const PAGE_RECORDS: usize = 64;
 const PAGE_BYTES: usize = PAGE_RECORDS * RECORD_BYTES;
 /// Most records of a segment.
@@ -31,6 +34,8 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Where a segment's bytes are.
 pub(crate) enum Backing {
     Mapped(Mmap),
+    /// The first bytes of a file.
+    Part(Mmap, usize),
     Held(Bytes),
 }
 
@@ -38,13 +43,14 @@ impl Backing {
     fn bytes(&self) -> &[u8] {
         match self {
             Backing::Mapped(map) => map,
+            Backing::Part(map, length) => &map[..*length],
             Backing::Held(bytes) => bytes,
         }
     }
 }
 
 /// A pack and its size, as a segment's table says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PackSize {
     pub(crate) name: PackName,
     pub(crate) bytes: u64,
@@ -60,15 +66,16 @@ pub(crate) struct SegmentSums {
 }
 
 impl SegmentSums {
-    fn add(&mut self, entry: &Entry) {
-        match entry.kind {
-            BlobKind::Data => {
+    /// Adds a record's fields: offset, stored length, raw length, kind.
+    fn add_fields(&mut self, fields: &[u8]) {
+        match BlobKind::from_code(fields[12]) {
+            Some(BlobKind::Data) => {
                 self.data_blobs += 1;
-                self.data_raw_bytes += u64::from(entry.raw);
-                self.data_stored_bytes += u64::from(entry.stored);
+                self.data_raw_bytes += u64::from(le_u32(&fields[8..]));
+                self.data_stored_bytes += u64::from(le_u32(&fields[4..]));
             }
-            BlobKind::Node => self.node_blobs += 1,
-            BlobKind::Definition => {}
+            Some(BlobKind::Node) => self.node_blobs += 1,
+            Some(BlobKind::Definition) | None => {}
         }
     }
 }
@@ -76,6 +83,10 @@ impl SegmentSums {
 /// An opened segment.
 pub(crate) struct Segment {
     object: String,
+    /// The index objects that it stands for, when it was put together on this machine.
+    joined: Vec<IndexName>,
+    /// Its bytes are the cache's.
+    cached: bool,
     backing: Backing,
     records: usize,
     packs: usize,
@@ -99,30 +110,49 @@ impl std::fmt::Debug for Segment {
 /// Writes a segment of what `packs` hold. Of an id that stands twice one place is kept.
 pub(crate) fn encode(mut packs: Vec<(PackSize, Vec<Entry>)>) -> Vec<u8> {
     packs.sort_unstable_by_key(|(pack, _)| *pack);
-    let mut records: Vec<(Entry, u32)> = Vec::with_capacity(packs.iter().map(|(_, e)| e.len()).sum());
-    for (i, (_, entries)) in packs.iter_mut().enumerate() {
-        records.extend(std::mem::take(entries).into_iter().map(|e| (e, i as u32)));
+    let mut rows: Vec<Row> = Vec::with_capacity(packs.iter().map(|(_, e)| e.len()).sum());
+    for (i, (_, entries)) in packs.iter().enumerate() {
+        rows.extend(entries.iter().map(|entry| row_of(entry, i as u32)));
     }
-    records.sort_unstable_by(|a, b| {
-        a.0.id
-            .cmp(&b.0.id)
-            .then(a.1.cmp(&b.1))
-            .then(a.0.offset.cmp(&b.0.offset))
-    });
-    records.dedup_by(|next, kept| next.0.id == kept.0.id);
-    let mut sums = SegmentSums::default();
-    records.iter().for_each(|(entry, _)| sums.add(entry));
+    let table: Vec<PackSize> = packs.iter().map(|(pack, _)| *pack).collect();
+    let mut out = encode_head(&table, &mut rows);
+    out.extend_from_slice(rows.as_flattened());
+    out
+}
 
-    let mut out = Vec::with_capacity(
-        HEADER_BYTES
-            + packs.len() * PACK_ROW_BYTES
-            + records.len().div_ceil(PAGE_RECORDS) * DIRECTORY_ROW_BYTES
-            + records.len() * RECORD_BYTES,
-    );
+/// A record as it stands in a segment: id, number of the pack, fields.
+pub(crate) type Row = [u8; RECORD_BYTES];
+
+/// The record of an entry of the pack with that number.
+pub(crate) fn row_of(entry: &Entry, pack: u32) -> Row {
+    let mut row = [0; RECORD_BYTES];
+    row[..32].copy_from_slice(entry.id.as_bytes());
+    row[PACK_AT..FIELDS_AT].copy_from_slice(&pack.to_le_bytes());
+    row[FIELDS_AT..].copy_from_slice(&entry.fields());
+    row
+}
+
+/// Gives a record another pack's number.
+pub(crate) fn renumber(row: &mut Row, number: impl Fn(u32) -> u32) {
+    let pack = number(le_u32(&row[PACK_AT..]));
+    row[PACK_AT..FIELDS_AT].copy_from_slice(&pack.to_le_bytes());
+}
+
+/// Puts records in order, and writes what stands before them in a segment. Of an id that stands twice the place in the
+/// first pack is kept.
+pub(crate) fn encode_head(packs: &[PackSize], rows: &mut Vec<Row>) -> Vec<u8> {
+    let place = |row: &Row| (le_u32(&row[PACK_AT..]), le_u32(&row[FIELDS_AT..]));
+    rows.sort_unstable_by(|a, b| a[..PACK_AT].cmp(&b[..PACK_AT]).then_with(|| place(a).cmp(&place(b))));
+    rows.dedup_by(|next, kept| next[..PACK_AT] == kept[..PACK_AT]);
+    let mut sums = SegmentSums::default();
+    rows.iter().for_each(|row| sums.add_fields(&row[FIELDS_AT..]));
+
+    let pages = rows.len().div_ceil(PAGE_RECORDS);
+    let mut out = Vec::with_capacity(HEADER_BYTES + packs.len() * PACK_ROW_BYTES + pages * DIRECTORY_ROW_BYTES);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
     out.extend_from_slice(&(RECORD_BYTES as u32).to_le_bytes());
-    out.extend_from_slice(&(records.len() as u64).to_le_bytes());
+    out.extend_from_slice(&(rows.len() as u64).to_le_bytes());
     out.extend_from_slice(&(packs.len() as u32).to_le_bytes());
     out.extend_from_slice(&(PAGE_RECORDS as u32).to_le_bytes());
     for sum in [
@@ -134,31 +164,17 @@ pub(crate) fn encode(mut packs: Vec<(PackSize, Vec<Entry>)>) -> Vec<u8> {
         out.extend_from_slice(&sum.to_le_bytes());
     }
     out.extend_from_slice(&[0; HEADER_BYTES - CHECK_AT]);
-    for (pack, _) in &packs {
+    for pack in packs {
         out.extend_from_slice(&pack.name.0);
         out.extend_from_slice(&pack.bytes.to_le_bytes());
     }
-    let directory_at = out.len();
-    out.resize(
-        directory_at + records.len().div_ceil(PAGE_RECORDS) * DIRECTORY_ROW_BYTES,
-        0,
-    );
-    let records_at = out.len();
-    for (entry, pack) in &records {
-        out.extend_from_slice(entry.id.as_bytes());
-        out.extend_from_slice(&pack.to_le_bytes());
-        entry.put_fields(&mut out);
+    for page in rows.chunks(PAGE_RECORDS) {
+        let page = page.as_flattened();
+        out.extend_from_slice(&prefix_of(page).to_le_bytes());
+        out.extend_from_slice(&page_check(page).to_le_bytes());
     }
-    let (head, pages) = out.split_at_mut(records_at);
-    for (page, row) in pages
-        .chunks(PAGE_BYTES)
-        .zip(head[directory_at..].chunks_exact_mut(DIRECTORY_ROW_BYTES))
-    {
-        row[..8].copy_from_slice(&prefix_of(page).to_le_bytes());
-        row[8..].copy_from_slice(&page_check(page).to_le_bytes());
-    }
-    let check = head_check(head);
-    head[CHECK_AT..HEADER_BYTES].copy_from_slice(&check);
+    let check = head_check(&out);
+    out[CHECK_AT..HEADER_BYTES].copy_from_slice(&check);
     out
 }
 
@@ -226,6 +242,8 @@ impl Segment {
         let damaged = AtomicBool::new(false);
         Ok(Self {
             object,
+            joined: Vec::new(),
+            cached: false,
             backing,
             records,
             packs,
@@ -237,8 +255,37 @@ impl Segment {
         })
     }
 
+    /// The same, of bytes that the cache gave.
+    pub(crate) fn of_cache(mut self) -> Self {
+        self.cached = true;
+        self
+    }
+    /// The same, as what stands for those index objects.
+    pub(crate) fn standing_for(mut self, joined: Vec<IndexName>) -> Self {
+        self.joined = joined;
+        self
+    }
     pub(crate) fn object(&self) -> &str {
         &self.object
+    }
+    /// True when its bytes are the cache's: damage of it is not the repository's.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.cached
+    }
+    /// The index objects that it stands for: itself, or those that it was joined from. Empty for an object with a strange
+    /// name.
+    pub(crate) fn names(&self) -> Vec<IndexName> {
+        if self.joined.is_empty() {
+            IndexName::from_key(&self.object).into_iter().collect()
+        } else {
+            self.joined.clone()
+        }
+    }
+    pub(crate) fn is_joined(&self) -> bool {
+        !self.joined.is_empty()
+    }
+    pub(crate) fn bytes(&self) -> u64 {
+        self.backing.bytes().len() as u64
     }
     pub(crate) fn records(&self) -> usize {
         self.records
@@ -330,8 +377,14 @@ impl Segment {
         })
     }
 
-    /// Checks all bytes against the object's name.
+    /// Checks all bytes against the object's name. One that was joined was made of objects that had passed.
     pub(crate) fn check_whole(&self) -> Result<()> {
+        if self.is_joined() {
+            return match self.damage() {
+                Some(error) => Err(error),
+                None => Ok(()),
+            };
+        }
         let name = blake3::hash(self.backing.bytes()).to_hex();
         if self.object.rsplit('/').next() == Some(name.as_str()) {
             return Ok(());

@@ -1,49 +1,124 @@
 //! Snapshots, and counts.
 
-use futures::StreamExt;
-use futures::stream;
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::docs::{DOCS_READ_MAX, DocReader};
 use super::{Repo, RepoCounts, Snapshots};
 use crate::doc::SNAPSHOT_BYTES_MAX;
 use crate::{Kind, RepoError, Result, SnapshotDoc, SnapshotId, io};
 
-/// Snapshot objects read at once.
-const SNAPSHOT_LOADS_MAX: usize = 16;
+/// Snapshots read at once on the way back to the latest of a VM.
+const LATEST_READ: usize = 32;
 /// Shortest beginning of an id that is taken, in characters.
 const PREFIX_CHARACTERS_MIN: usize = 8;
 const ULID_CHARACTERS: usize = 26;
 
+/// Objects below `snapshots/`, as a listing named them.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Oldest first.
+    pub(super) ids: Vec<SnapshotId>,
+    /// Keys that are no ids.
+    strange: Vec<String>,
+}
+
+/// Some snapshots of a repository.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotPage {
+    /// The readable ones, oldest first.
+    pub docs: Vec<SnapshotDoc>,
+    /// Damaged ones that were passed over.
+    pub damaged: Vec<RepoError>,
+    /// There may be more, after the last of `docs`.
+    pub more: bool,
+}
+
+impl SnapshotPage {
+    fn take(&mut self, loaded: Result<Option<SnapshotDoc>>, vm: Option<&str>) -> Result<()> {
+        match loaded {
+            Ok(Some(doc)) if vm.is_none_or(|vm| doc.vm == vm) => self.docs.push(doc),
+            Ok(_) => {}
+            Err(error) if error.kind == Kind::Corrupt => self.damaged.push(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 impl Repo {
-    /// All snapshots. A damaged one is told beside the others. Index segments written since are opened as well.
+    /// All snapshots. A damaged one is told beside the others. Index segments written since are opened as well. Memory: about
+    /// 1 KB a snapshot; [`Repo::snapshots_after`] needs none for those that it leaves out.
     ///
     /// # Errors
     /// `Kind::TooNew` when a newer windlass wrote one, or the store's.
     pub async fn snapshots(&self) -> Result<Snapshots> {
-        let mut objects = Vec::new();
+        let page = self.snapshots_after(None, usize::MAX, None).await?;
+        Ok(Snapshots {
+            docs: page.docs,
+            damaged: page.damaged,
+        })
+    }
+
+    /// At most `count_max` snapshots, oldest first, that follow `after`, of all VMs or of one. What follows the first page is
+    /// as of the first page's listing, where this value still has it.
+    ///
+    /// # Errors
+    /// As [`Repo::snapshots`].
+    pub async fn snapshots_after(
+        &self,
+        after: Option<SnapshotId>,
+        count_max: usize,
+        vm: Option<&str>,
+    ) -> Result<SnapshotPage> {
+        let kept = after.and_then(|_| self.kept_listing());
+        let named = match kept {
+            Some(named) => named,
+            None => self.list_snapshots().await?,
+        };
+        let mut page = SnapshotPage::default();
+        let mut reader = DocReader::new(self, named.clone()).await?;
+        if after.is_none() {
+            for object in &named.strange {
+                page.take(self.load_snapshot(object).await, vm)?;
+            }
+        }
+        let from = after.map_or(0, |after| named.ids.partition_point(|id| *id <= after));
+        let (mut at, ids) = (from, &named.ids);
+        while at < ids.len() && page.docs.len() < count_max {
+            let part = &ids[at..ids.len().min(at + DOCS_READ_MAX)];
+            at += part.len();
+            for loaded in reader.read(part).await? {
+                page.take(loaded, vm)?;
+            }
+        }
+        reader.finish().await;
+        page.docs.sort_by_key(|doc| doc.id);
+        page.damaged.sort_by(|a, b| a.object.cmp(&b.object));
+        page.more = at < ids.len() || page.docs.len() > count_max;
+        page.docs.truncate(count_max);
+        Ok(page)
+    }
+
+    /// What a listing names, and the index with all that these refer to.
+    async fn list_snapshots(&self) -> Result<Arc<Named>> {
+        let mut named = Named::default();
         io::list(self.store(), "snapshots/", |meta| {
-            objects.push(meta.key.as_str().to_owned())
+            let key = meta.key.as_str();
+            match key.strip_prefix("snapshots/").and_then(|id| id.parse().ok()) {
+                // another spelling of the id would be another object
+                Some(id) if SnapshotDoc::key_of(&id) == key => named.ids.push(id),
+                _ => named.strange.push(key.to_owned()),
+            }
         })
         .await?;
         // after the listing: whatever these refer to was in the index before they were visible
         self.refresh_index().await?;
-        let mut loads = stream::iter(
-            objects
-                .into_iter()
-                .map(|object| async move { self.load_snapshot(&object).await }),
-        )
-        .buffer_unordered(SNAPSHOT_LOADS_MAX);
-        let mut found = Snapshots::default();
-        while let Some(loaded) = loads.next().await {
-            match loaded {
-                Ok(Some(doc)) => found.docs.push(doc),
-                Ok(None) => {}
-                Err(error) if error.kind == Kind::Corrupt => found.damaged.push(error),
-                Err(error) => return Err(error),
-            }
-        }
-        found.docs.sort_by_key(|doc| doc.id);
-        found.damaged.sort_by(|a, b| a.object.cmp(&b.object));
-        Ok(found)
+        named.ids.sort_unstable();
+        let named = Arc::new(named);
+        self.keep_listing(named.clone());
+        Ok(named)
     }
 
     /// The snapshot with this id, or with the one id that begins so (8 characters or more).
@@ -86,8 +161,24 @@ impl Repo {
     /// # Errors
     /// `Kind::NotFound` when it has none. When one is damaged that might be newer, that error.
     pub async fn latest(&self, vm: &str) -> Result<SnapshotDoc> {
-        let Snapshots { docs, mut damaged } = self.snapshots().await?;
-        let found = docs.into_iter().rev().find(|doc| doc.vm == vm);
+        let named = self.list_snapshots().await?;
+        let mut reader = DocReader::new(self, named.clone()).await?;
+        let mut page = SnapshotPage::default();
+        for part in named.ids.rchunks(LATEST_READ) {
+            for loaded in reader.read(part).await? {
+                page.take(loaded, Some(vm))?;
+            }
+            if !page.docs.is_empty() {
+                break;
+            }
+        }
+        reader.finish().await;
+        for object in &named.strange {
+            page.take(self.load_snapshot(object).await, Some(vm))?;
+        }
+        let SnapshotPage { docs, mut damaged, .. } = page;
+        let found = docs.into_iter().max_by_key(|doc| doc.id);
+        damaged.sort_by(|a, b| a.object.cmp(&b.object));
         let newer = |error: &RepoError| match &found {
             Some(doc) => error.object > SnapshotDoc::key_of(&doc.id),
             None => true,
@@ -102,9 +193,13 @@ impl Repo {
         })
     }
 
-    async fn load_snapshot(&self, object: &str) -> Result<Option<SnapshotDoc>> {
+    pub(super) async fn load_snapshot(&self, object: &str) -> Result<Option<SnapshotDoc>> {
+        Ok(self.load_snapshot_bytes(object).await?.map(|(doc, _)| doc))
+    }
+
+    pub(super) async fn load_snapshot_bytes(&self, object: &str) -> Result<Option<(SnapshotDoc, Bytes)>> {
         match io::get(self.store(), object, SNAPSHOT_BYTES_MAX).await {
-            Ok(bytes) => SnapshotDoc::decode(object, &bytes).map(Some),
+            Ok(bytes) => Ok(Some((SnapshotDoc::decode(object, &bytes)?, bytes))),
             // forgotten since the listing
             Err(e) if e.kind == store::Kind::NotFound => Ok(None),
             Err(e) => Err(RepoError::of_referenced(e)),

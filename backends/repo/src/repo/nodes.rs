@@ -13,6 +13,7 @@ use crate::fetch::{self, FetchPlan, open_blob};
 use crate::id::IdMap;
 use crate::index::Hit;
 use crate::manifest::NodeSource;
+use crate::pack::PackName;
 use crate::{BlobId, FetchLimits, RepoError, Result, io};
 
 /// Gap between nodes that a local read takes along, in bytes: less than a system call costs.
@@ -25,7 +26,7 @@ const LOCAL_NODES_MIN: usize = 128;
 const LOCAL_THREADS_MAX: usize = 4;
 
 /// A node to read: its place in the caller's list, and where it stands.
-type Wanted = (usize, Hit);
+pub(super) type Wanted = (usize, Hit);
 
 #[async_trait]
 impl NodeSource for Repo {
@@ -34,24 +35,19 @@ impl NodeSource for Repo {
             return Ok(Vec::new());
         }
         let mut wanted: Vec<Wanted> = self.locate_all(ids).await?.into_iter().enumerate().collect();
-        let local = self.store().local_path(&io::key(&wanted[0].1.name.key())?).is_some();
-        if !local {
-            return self.nodes_by_fetch(ids, wanted).await;
-        }
-        wanted.sort_unstable_by_key(|(_, hit)| (hit.name, hit.entry.offset));
-        let threads = (wanted.len() / LOCAL_NODES_MIN).clamp(1, LOCAL_THREADS_MAX);
-        let part = wanted.len().div_ceil(threads);
-        let key = self.blob_key();
-        let mut tasks = Vec::with_capacity(threads);
-        for part in wanted.chunks(part) {
-            let runs = self.local_runs(part)?;
-            tasks.push(io::blocking("manifest", move || read_local(&key, runs)));
-        }
         let mut nodes = vec![Bytes::new(); ids.len()];
-        for read in futures::future::try_join_all(tasks).await? {
-            for (at, bytes) in read {
+        let local = self.store().local_path(&io::key(&wanted[0].1.name.key())?).is_some();
+        wanted.sort_unstable_by_key(|(_, hit)| (hit.name, hit.entry.offset));
+        if local {
+            let path = |pack: &PackName| Ok(self.store().local_path(&io::key(&pack.key())?));
+            for (at, bytes) in self.nodes_of_files(&wanted, path).await? {
                 nodes[at] = bytes;
             }
+            return Ok(nodes);
+        }
+        let (found, distant) = self.nodes_of_cache(wanted).await?;
+        for (at, bytes) in found.into_iter().chain(self.nodes_by_fetch(distant).await?) {
+            nodes[at] = bytes;
         }
         Ok(nodes)
     }
@@ -66,61 +62,78 @@ struct Run {
 }
 
 impl Repo {
-    /// Groups nodes, sorted by place, into reads.
-    fn local_runs(&self, wanted: &[Wanted]) -> Result<Vec<Run>> {
-        let mut runs: Vec<Run> = Vec::new();
-        for &(at, hit) in wanted {
-            let (start, end) = (
-                u64::from(hit.entry.offset),
-                u64::from(hit.entry.offset) + u64::from(hit.entry.stored),
-            );
-            if let Some(run) = runs.last_mut()
-                && run.nodes.last().is_some_and(|(_, last)| last.name == hit.name)
-            {
-                if start.saturating_sub(run.end) <= LOCAL_GAP_BYTES_MAX && end - run.start <= LOCAL_READ_BYTES_MAX {
-                    run.end = run.end.max(end);
-                    run.nodes.push((at, hit));
-                    continue;
-                }
-                let path = run.path.clone();
-                runs.push(Run {
-                    path,
-                    start,
-                    end,
-                    nodes: vec![(at, hit)],
-                });
-                continue;
-            }
-            let object = hit.name.key();
-            let path = self.store().local_path(&io::key(&object)?);
-            let path = path.ok_or_else(|| RepoError::internal(object, "the store has no local path for it"))?;
-            runs.push(Run {
-                path,
-                start,
-                end,
-                nodes: vec![(at, hit)],
-            });
+    /// Reads nodes, sorted by place, from local files.
+    pub(super) async fn nodes_of_files(
+        &self,
+        wanted: &[Wanted],
+        path: impl Fn(&PackName) -> Result<Option<PathBuf>> + Send + Sync,
+    ) -> Result<Vec<(usize, Bytes)>> {
+        let threads = (wanted.len() / LOCAL_NODES_MIN).clamp(1, LOCAL_THREADS_MAX);
+        let part = wanted.len().div_ceil(threads).max(1);
+        let key = self.blob_key();
+        let mut tasks = Vec::with_capacity(threads);
+        for part in wanted.chunks(part) {
+            let runs = local_runs(part, &path)?;
+            tasks.push(io::blocking("manifest", move || read_local(&key, runs)));
         }
-        Ok(runs)
+        Ok(futures::future::try_join_all(tasks).await?.concat())
     }
 
-    async fn nodes_by_fetch(&self, ids: &[BlobId], wanted: Vec<Wanted>) -> Result<Vec<Bytes>> {
+    async fn nodes_by_fetch(&self, wanted: Vec<Wanted>) -> Result<Vec<(usize, Bytes)>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let limits = FetchLimits::nodes();
-        let plan = FetchPlan::new(wanted.into_iter().map(|(_, hit)| fetch::wanted(hit)).collect(), &limits);
+        let plan = FetchPlan::new(wanted.iter().map(|(_, hit)| fetch::wanted(*hit)).collect(), &limits);
         let mut found: IdMap<Bytes> = IdMap::default();
         let mut blobs = self.fetch(plan, &limits);
         while let Some(blob) = blobs.next().await {
             let (id, bytes) = blob?;
             found.insert(id, bytes);
         }
-        let node = |id| {
-            found
-                .get(id)
-                .cloned()
-                .ok_or_else(|| RepoError::internal("manifest", "a fetch left a node out"))
+        let node = |(at, hit): (usize, Hit)| match found.get(&hit.entry.id) {
+            Some(bytes) => Ok((at, bytes.clone())),
+            None => Err(RepoError::internal("manifest", "a fetch left a node out")),
         };
-        ids.iter().map(node).collect()
+        wanted.into_iter().map(node).collect()
     }
+}
+
+/// Groups nodes, sorted by place, into reads.
+fn local_runs(wanted: &[Wanted], path_of: impl Fn(&PackName) -> Result<Option<PathBuf>>) -> Result<Vec<Run>> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(at, hit) in wanted {
+        let (start, end) = (
+            u64::from(hit.entry.offset),
+            u64::from(hit.entry.offset) + u64::from(hit.entry.stored),
+        );
+        if let Some(run) = runs.last_mut()
+            && run.nodes.last().is_some_and(|(_, last)| last.name == hit.name)
+        {
+            if start.saturating_sub(run.end) <= LOCAL_GAP_BYTES_MAX && end - run.start <= LOCAL_READ_BYTES_MAX {
+                run.end = run.end.max(end);
+                run.nodes.push((at, hit));
+                continue;
+            }
+            let path = run.path.clone();
+            runs.push(Run {
+                path,
+                start,
+                end,
+                nodes: vec![(at, hit)],
+            });
+            continue;
+        }
+        let path = path_of(&hit.name)?;
+        let path = path.ok_or_else(|| RepoError::internal(hit.name.key(), "there is no local file of it"))?;
+        runs.push(Run {
+            path,
+            start,
+            end,
+            nodes: vec![(at, hit)],
+        });
+    }
+    Ok(runs)
 }
 
 fn read_local(key: &[u8; 32], runs: Vec<Run>) -> Result<Vec<(usize, Bytes)>> {

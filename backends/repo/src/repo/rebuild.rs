@@ -55,12 +55,12 @@ impl Repo {
             pending.push((pack, entries));
             if pending_entries >= SEGMENT_ENTRIES {
                 pending_entries = 0;
-                written.push(write_segment(self.store(), std::mem::take(&mut pending)).await?);
+                written.push(write_segment(&self.loader(), std::mem::take(&mut pending)).await?);
             }
         }
         drop(trailers);
         if !pending.is_empty() {
-            written.push(write_segment(self.store(), pending).await?);
+            written.push(write_segment(&self.loader(), pending).await?);
         }
         // a new segment with the same bytes as an old one has its name
         old.retain(|object| !written.iter().any(|segment| segment.object() == object));
