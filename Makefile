@@ -48,6 +48,7 @@ torture: deps-test ## Every test, the seeded ones at length: make torture SEEDS=
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
 	$(PYTHON) bench/run.py $(BENCH_ARGS)
+	$(CARGO) bench -q -p windlass-nats --bench jobs_submit --locked $(CARGO_FLAGS)
 
 audit: ## Licences, bans and duplicate versions (needs cargo-deny; advisories need the internet)
 	$(CARGO) deny --all-features check licenses bans sources

@@ -8,6 +8,7 @@ use crate::{Credentials, Identity, Kind, Lattice, NatsBus, Settings};
 mod carrying;
 mod connecting;
 mod jobs;
+mod jobs_faults;
 mod keeping;
 
 /// Settings for the servers at `urls`.

@@ -1,0 +1,148 @@
+//! Durable job submit beside bare JetStream publishes of the same bytes, in one run, alternated, with the same window:
+//! `cargo bench -p windlass-nats --bench jobs_submit`.
+//!
+//! Both go to work-queue streams of the same configuration on the same servers, each acknowledged before it counts. What is
+//! not equal: a submit names its message (`Nats-Msg-Id`, for JetStream's own window) and has a subject of its own, so that
+//! a waiting job can be found by its id.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use integration::nats::{Cluster, Server};
+use integration::scratch::Scratch;
+use jobs::{Jobs, Limits, NewJob, Record, Source, Target};
+use serde_json::json;
+use windlass_nats::{JetstreamJobs, JobsOptions, Lattice, Settings};
+use wire::job::JobId;
+
+const WINDOW: usize = 64;
+const ROUNDS: usize = 5;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn new() -> NewJob {
+    NewJob {
+        concern: "mill".into(),
+        kind: "grind".into(),
+        request_id: None,
+        target: Target::Any,
+        request: json!({"vm": "web1", "disks": [{"path": "/srv/web1.raw"}]}),
+    }
+}
+
+fn source() -> Source {
+    Source {
+        now_ms: Arc::new(|| 1_000_000),
+        monotonic_ms: Arc::new(|| 0),
+        rfc3339: |_| "2026-11-24T03:00:00Z".into(),
+        random: Arc::new(|| 7),
+    }
+}
+
+async fn bare(context: &jetstream::Context, payload: &Bytes, count: usize) -> Result<Duration, Failure> {
+    let began = now();
+    let publish = |_| async {
+        let acknowledged = context.publish("bare.jobs", payload.clone()).await?;
+        acknowledged.await?;
+        Ok::<_, Failure>(())
+    };
+    futures::stream::iter(0..count)
+        .map(publish)
+        .buffer_unordered(WINDOW)
+        .try_collect::<()>()
+        .await?;
+    Ok(began.elapsed())
+}
+
+async fn submits(jobs: &JetstreamJobs, count: usize) -> Result<Duration, Failure> {
+    let began = now();
+    let submit = |_| async {
+        jobs.submit(new()).await?;
+        Ok::<_, Failure>(())
+    };
+    futures::stream::iter(0..count)
+        .map(submit)
+        .buffer_unordered(WINDOW)
+        .try_collect::<()>()
+        .await?;
+    Ok(began.elapsed())
+}
+
+fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark's report")]
+async fn compare(what: &str, urls: &str, replicas: usize, count: usize) -> Result<(), Failure> {
+    let settings = Settings {
+        servers: urls.split(',').map(str::to_owned).collect(),
+        ..Settings::default()
+    };
+    let lattice = Lattice::connect(settings, Some(Duration::from_secs(20))).await?;
+    let options = JobsOptions {
+        limits: Limits {
+            jobs_open_max: 10_000_000,
+            ..JobsOptions::default().limits
+        },
+        ..JobsOptions::default()
+    };
+    let jobs = JetstreamJobs::open(&lattice, source(), options).await?;
+    let addresses: Vec<&str> = urls.split(',').collect();
+    let context = jetstream::new(async_nats::connect(addresses).await?);
+    let config = Config {
+        name: "BARE".into(),
+        subjects: vec!["bare.*".into()],
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        num_replicas: replicas,
+        ..Config::default()
+    };
+    context.create_stream(config).await?;
+    let id = JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into());
+    // the bytes that a submit publishes
+    let record = Record::accepted(id, new(), &source().now());
+    let payload = Bytes::from(serde_json::to_vec(&record)?);
+    bare(&context, &payload, count / 4).await?;
+    submits(&jobs, count / 4).await?;
+    let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // which one comes first changes with each round
+        let (b, s) = if round % 2 == 0 {
+            let b = bare(&context, &payload, count).await?;
+            (b, submits(&jobs, count).await?)
+        } else {
+            let s = submits(&jobs, count).await?;
+            (bare(&context, &payload, count).await?, s)
+        };
+        ratios.push(b.as_secs_f64() / s.as_secs_f64());
+        ours.push(count as f64 / s.as_secs_f64());
+        theirs.push(count as f64 / b.as_secs_f64());
+    }
+    let ((ratio, least, most), (ours, ..), (theirs, ..)) = (median(ratios), median(ours), median(theirs));
+    println!(
+        "jobs submit, {what}: {ours:.0}/s beside {theirs:.0}/s bare, ratio {ratio:.2} ({least:.2} to {most:.2}), {ROUNDS} rounds of {count}, window {WINDOW}, {} bytes",
+        payload.len()
+    );
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let scratch = Scratch::new("jobs-submit")?;
+    let server = Server::start(&scratch.join("n1"))?;
+    compare("one server, synced at each write", &server.url(), 1, 2_000).await?;
+    drop(server);
+    let cluster = Cluster::start(&scratch.join("three"))?;
+    compare("cluster of three, 3 replicas", &cluster.urls(), 3, 5_000).await?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! A host of the fault tests: a whole house over NATS, whose one concern grinds. A process of its own, so that it can be
+//! killed. Not for people.
+//!
+//! `mill_host URLS HOST LEASE_MS SKEW_MS`: its clock is SKEW_MS off (may be negative).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::{
+    Call, Clock, Concern, Effect, HostsOptions, House, HouseOptions, Kinds, Limits, OnCrash, Recover, Routes, Runner,
+    SystemClock, job_source, state_clock,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use windlass_nats::{Identity, JetstreamJobs, JobsOptions, Lattice, NatsBus, NatsState, Settings};
+use wire::hosts::{HostCapacity, HostFacts};
+use wire::job::{JobAccepted, JobId};
+use wire::{Address, HostId, Request};
+
+/// Grinds for so many steps of 20 ms.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+struct Grind {
+    steps: u64,
+}
+
+impl Request for Grind {
+    type Reply = JobAccepted;
+    const CONCERN: &'static str = "mill";
+    const VERB: &'static str = "grind";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "Grinds";
+    fn sample() -> Self {
+        Self { steps: 1 }
+    }
+    fn sample_reply() -> JobAccepted {
+        JobAccepted {
+            job: JobId("x".into()),
+            duplicate: false,
+        }
+    }
+}
+
+struct Mill(Runner);
+
+impl Concern for Mill {
+    const NAME: &'static str = "mill";
+    fn routes() -> Routes<Self> {
+        Routes::new().on(Self::grind)
+    }
+    fn observed(&self) -> Value {
+        Value::Null
+    }
+}
+
+impl Mill {
+    fn grind(&mut self, request: Grind, call: &Call) -> Effect<Self, JobAccepted> {
+        self.0.accept(&request, call)
+    }
+}
+
+/// The host's clock, wrong by some time.
+#[derive(Debug)]
+struct Skewed {
+    right: SystemClock,
+    off_ms: i64,
+}
+
+impl Clock for Skewed {
+    fn now_ms(&self) -> u64 {
+        self.right.now_ms().saturating_add_signed(self.off_ms)
+    }
+    fn monotonic_ms(&self) -> u64 {
+        self.right.monotonic_ms()
+    }
+    fn random(&self) -> u128 {
+        self.right.random()
+    }
+}
+
+fn facts() -> HostFacts {
+    HostFacts {
+        rack: None,
+        row: None,
+        zone: None,
+        labels: [].into(),
+        capacity: HostCapacity::default(),
+        concerns: vec!["mill".into()],
+        version: "test".into(),
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn open(urls: &str, host: &str, lease_ms: u64, off_ms: i64) -> Result<House, Failure> {
+    let host = HostId::new(host)?;
+    let clock: Arc<dyn Clock> = Arc::new(Skewed {
+        right: SystemClock::new(),
+        off_ms,
+    });
+    let settings = Settings {
+        servers: urls.split(',').map(str::to_owned).collect(),
+        name: host.to_string(),
+        ..Settings::default()
+    };
+    let lattice = Lattice::connect(settings, Some(Duration::from_secs(20))).await?;
+    let identity = Identity {
+        version: "0.0.0".into(),
+        started_at: "2026-11-24T03:00:00Z".into(),
+    };
+    let options = JobsOptions {
+        limits: jobs::Limits {
+            lease_ms,
+            deliveries_max: 50,
+            ..JobsOptions::default().limits
+        },
+        duplicate_window_ms: 100,
+    };
+    Ok(House::open(HouseOptions {
+        host,
+        version: "test".into(),
+        mode: "lattice".into(),
+        state_dir: "(none)".into(),
+        bus: Arc::new(NatsBus::open(&lattice, identity).await?),
+        jobs: Arc::new(JetstreamJobs::open(&lattice, job_source(&clock), options).await?),
+        state: Arc::new(NatsState::open(&lattice, state_clock(&clock)).await?),
+        boot: runtime::ulid(&*clock),
+        clock,
+        recover: Recover::Resume,
+        hosts: Some(HostsOptions {
+            facts: facts(),
+            beat_every_ms: 500,
+            drain_timeout: Duration::from_secs(1),
+            earlier_boot: None,
+        }),
+    })
+    .await?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [urls, host, lease_ms, off_ms] = words.as_slice() else {
+        return Err("usage: mill_host URLS HOST LEASE_MS SKEW_MS".into());
+    };
+    let house = open(urls, host, lease_ms.parse()?, off_ms.parse()?).await?;
+    let me = host.clone();
+    let kinds = Kinds::new().on(OnCrash::Resume, move |context, request: Grind| {
+        let me = me.clone();
+        async move {
+            for step in 0..request.steps {
+                context.check()?;
+                context.progress("grinding", step, request.steps, "steps");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(json!({"host": me, "attempt": context.job().attempts}))
+        }
+    });
+    let runner = house.runner(Mill::NAME, kinds, 2);
+    house.start(Limits::default(), move || Mill(runner.clone())).await?;
+    eprintln!("serving");
+    // it ends by being killed
+    std::future::pending::<()>().await;
+    Ok(())
+}
