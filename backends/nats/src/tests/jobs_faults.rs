@@ -144,7 +144,7 @@ async fn ended(jobs: &JetstreamJobs, id: &JobId) -> Job {
 async fn hosts_killed_in_mid_job_lose_nothing_and_end_nothing_twice() {
     let seed = number("WINDLASS_SEED", 7);
     let kills = number("WINDLASS_KILLS", 4).min(200);
-    println!("WINDLASS_SEED={seed} WINDLASS_KILLS={kills}");
+    eprintln!("WINDLASS_SEED={seed} WINDLASS_KILLS={kills}");
     let mut random = Random::new(seed);
     let scratch = Scratch::new("jobs-kills").unwrap();
     let server = Server::start(&scratch.join("n1")).unwrap();
@@ -203,7 +203,7 @@ async fn hosts_killed_in_mid_job_lose_nothing_and_end_nothing_twice() {
     let twice: Vec<_> = told.iter().filter(|(_, ends)| **ends > 1).collect();
     assert!(twice.is_empty(), "ended twice: {twice:?}");
     let again = ledger.len() as u64;
-    println!("{again} jobs, {kills} kills or starts, {lost} hosts lost");
+    eprintln!("{again} jobs, {kills} kills or starts, {lost} hosts lost");
 }
 
 /// The server that leads the queues is killed while jobs are submitted; whoever hears no answer asks again under the same
