@@ -8,6 +8,7 @@ RUST_MIN=1.95
 NEXTEST=0.9.143 # pinned; a newer one that is already there is taken too
 NATS_SERVER=2.15.1 # the servers of the tests
 NATS_PY=2.16.0     # a client that isn't ours, to check the services protocol with
+PROMETHEUS_CLIENT=0.26.0 # its parser reads our metrics
 TOOLS="$HOME/.cache/windlass"
 
 missing=
@@ -94,6 +95,20 @@ nats() {
     ln -sfn "$at" "$TOOLS/nats"
 }
 
+# prometheus: the parser of Prometheus's own library for Python.
+prometheus() {
+    at="$TOOLS/prometheus-client-$PROMETHEUS_CLIENT"
+    if ! "$at/bin/python3" -c 'import prometheus_client.parser' 2>/dev/null; then
+        echo "deps: prometheus-client $PROMETHEUS_CLIENT into $at"
+        mkdir -p "$TOOLS"
+        rm -rf "$at" "$at.new"
+        python3 -m venv "$at.new"
+        "$at.new/bin/pip" install -q --disable-pip-version-check --no-deps "prometheus-client==$PROMETHEUS_CLIENT"
+        mv "$at.new" "$at"
+    fi
+    ln -sfn "$at" "$TOOLS/prometheus"
+}
+
 need gcc "gcc libc6-dev" # zstd and the TLS library are C
 need make make
 need mke2fs e2fsprogs
@@ -105,10 +120,12 @@ demo) apt_install ;;
 test)
     need fusermount3 fuse3 # the power-loss tests record a file system's writes through FUSE
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
+    need curl curl # a caller of the gateway
     python_venv
     apt_install
     nextest
     nats
+    prometheus
     ;;
 bench)
     need python3 python3

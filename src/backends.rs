@@ -28,6 +28,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Opens repositories.
     pub repos: Arc<dyn Repos>,
+    /// What goes to their stores.
+    pub store_counters: store::Counters,
     /// Tells when the state directory is free again.
     pub release: state::Release,
 }
@@ -49,12 +51,14 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         // the bounds of the key are within this type
         deliveries_max: u32::try_from(config.runtime.job_deliveries_max).unwrap_or(u32::MAX),
     };
+    let store_counters = store::Counters::default();
     Ok(Ports {
         bus,
         release: database.release(),
         state: Arc::new(state::Redb::new(database.clone(), runtime::state_clock(&clock))),
         jobs: Arc::new(jobs::Redb::new(database, runtime::job_source(&clock), limits)),
-        repos: Arc::new(Repositories::new(config, clock.clone())),
+        repos: Arc::new(Repositories::new(config, clock.clone(), store_counters.clone())),
+        store_counters,
         clock,
     })
 }
@@ -95,33 +99,35 @@ struct Repositories {
     default_url: String,
     chunker: Chunker,
     clock: Arc<dyn Clock>,
+    counters: store::Counters,
     cache: Option<Arc<Cache>>,
     distant: Mutex<HashMap<String, Repo>>,
 }
 
 impl Repositories {
-    fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+    fn new(config: &Config, clock: Arc<dyn Clock>, counters: store::Counters) -> Self {
         Self {
             default_url: config.repo.url.clone(),
             chunker: config.repo.chunker.to_wire(),
             clock,
+            counters,
             cache: Cache::open(&config.repo.cache_dir, config.repo.cache_bytes_max),
             distant: Mutex::default(),
         }
     }
     async fn make(&self, url: &str, chunker: Chunker) -> repo::Result<Repo> {
         let params = RepoParams::generate(chunker, runtime::rfc3339(self.clock.now_ms()))?;
-        Repo::init_with(object::create(url)?, params, self.cache.clone()).await
+        Repo::init_with(self.counters.around(object::create(url)?), params, self.cache.clone()).await
     }
     async fn open_kept(&self, url: &str) -> repo::Result<Repo> {
         if is_local(url) {
-            return Repo::open(object::open(url)?).await;
+            return Repo::open(self.counters.around(object::open(url)?)).await;
         }
         let mut distant = self.distant.lock().await;
         if let Some(repo) = distant.get(url) {
             return Ok(repo.clone());
         }
-        let repo = Repo::open_with(object::open(url)?, self.cache.clone()).await?;
+        let repo = Repo::open_with(self.counters.around(object::open(url)?), self.cache.clone()).await?;
         if distant.len() >= REPOS_OPEN_MAX {
             distant.clear();
         }

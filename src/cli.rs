@@ -31,7 +31,8 @@ use wire::{Code, ErrorBody};
 use args::{Cli, ConfigVerb, Global, Verb};
 use output::Output;
 
-use crate::client::Client;
+use crate::client::{Client, no_daemon};
+use crate::gateway::client::Remote;
 
 /// How long tasks that are still running may take once the verb is done.
 const RUNTIME_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub struct Context {
     pub yes: bool,
     /// The configuration.
     pub loaded: Loaded,
+    /// The gateway at an address that was named, which then does all the work.
+    pub remote: Option<Remote>,
     /// Where relative paths begin.
     pub working_dir: PathBuf,
 }
@@ -62,7 +65,21 @@ impl Context {
     /// # Errors
     /// As [`Client::connect`].
     pub async fn connect(&self) -> Result<Client, ErrorBody> {
-        Client::connect(&self.loaded.config).await
+        match &self.remote {
+            Some(remote) => Client::remote(remote, &self.loaded.config).await,
+            None => Client::connect(&self.loaded.config).await,
+        }
+    }
+    /// Reaches a daemon.
+    ///
+    /// # Errors
+    /// `unavailable` when none runs; as [`Client::daemon`] and [`Client::remote`].
+    pub async fn daemon(&self) -> Result<Client, ErrorBody> {
+        if let Some(remote) = &self.remote {
+            return Client::remote(remote, &self.loaded.config).await;
+        }
+        let client = Client::daemon(&self.loaded.config).await?;
+        client.ok_or_else(|| no_daemon(&self.loaded.config))
     }
     /// The end of a verb that its caller left by Ctrl-C; `why` tells how the job ended, when it did.
     pub fn left(&self, why: Option<&ErrorBody>) -> ExitCode {
@@ -155,6 +172,7 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
     let context = Context {
         output,
         yes: cli.global.yes,
+        remote: remote(&cli.global, &around)?,
         loaded,
         working_dir: around.working_dir,
     };
@@ -200,6 +218,18 @@ fn load(global: &Global, chosen: Option<(PathBuf, bool)>, around: &Surroundings)
         repo: global.repo.clone(),
     };
     config::load(file.as_ref(), around, &flags).map_err(|e| ErrorBody::from(&e))
+}
+
+/// The gateway of `--gateway`, and the token in its file.
+fn remote(global: &Global, around: &Surroundings) -> Result<Option<Remote>, ErrorBody> {
+    let Some(url) = global.gateway.as_deref().filter(|url| !url.is_empty()) else {
+        return Ok(None);
+    };
+    let file = global
+        .gateway_token_file
+        .as_ref()
+        .map(|file| around.working_dir.join(file));
+    Remote::new(url, file.as_deref()).map(Some)
 }
 
 fn named_repo(loaded: &Loaded, to_daemon: bool) -> Option<String> {

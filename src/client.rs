@@ -7,7 +7,7 @@ use bus::{Bus, Events};
 use wire::subject::EventFilter;
 use wire::{Code, ErrorBody, Headers, HostId, Request, Subject};
 
-use crate::gateway::client::{self, GatewayBus};
+use crate::gateway::client::{self, GatewayBus, Remote, Way};
 use crate::house::House;
 
 /// A connection to the concerns of one host.
@@ -31,6 +31,15 @@ impl Client {
         };
         let bus = GatewayBus::new(socket.clone());
         Ok(Some(Self::over(Arc::new(bus), info.host, config, None)))
+    }
+    /// Through the gateway at an address.
+    ///
+    /// # Errors
+    /// `denied` when it doesn't take the token, `unavailable` when none answers.
+    pub async fn remote(remote: &Remote, config: &config::Config) -> Result<Self, ErrorBody> {
+        let info = client::probe_address(remote).await?;
+        let bus = GatewayBus::over(Way::Address(remote.clone()));
+        Ok(Self::over(Arc::new(bus), info.host, config, None))
     }
     /// Through the daemon, or else through a house in this process.
     ///

@@ -126,6 +126,28 @@ impl House {
     pub async fn status(&self) -> Result<StatusReply, ErrorBody> {
         self.parts.house.status().await
     }
+    /// What each concern was asked since boot.
+    pub fn measures(&self) -> Vec<(&'static str, runtime::Measures)> {
+        self.parts.house.measures()
+    }
+    /// The jobs of this host, newest first.
+    ///
+    /// # Errors
+    /// When the job store can't be read.
+    pub async fn jobs(&self, jobs_max: usize) -> Result<Vec<wire::job::Job>, ErrorBody> {
+        Ok(self.parts.ports.jobs.list(jobs_max, None).await?)
+    }
+    /// What went to the stores of all repositories.
+    pub fn store_counts(&self) -> store::Counts {
+        self.parts.ports.store_counters.counts()
+    }
+    /// The repository at `url`, or the configured default.
+    ///
+    /// # Errors
+    /// As [`snapshot::port::Repos::open`].
+    pub async fn repo(&self, url: Option<&str>) -> Result<repo::Repo, ErrorBody> {
+        Ok(self.parts.ports.repos.open(url).await?)
+    }
     /// Ends in good order within `runtime.drain_timeout_s`; returns how many concerns and jobs were not finished in time.
     pub async fn drain(&self) -> usize {
         self.parts

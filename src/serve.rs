@@ -27,6 +27,13 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
             return Err(error);
         }
     };
+    let doors = match server::Doors::open(listener, &config.gateway).await {
+        Ok(doors) => doors,
+        Err(error) => {
+            house.drain().await;
+            return Err(error);
+        }
+    };
     tracing::info!(
         host = %config.host_id,
         state_dir = %config.state_dir.display(),
@@ -37,7 +44,7 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
     let (stop, stopping) = watch::channel(false);
     let mut gateway = tokio::spawn({
         let (house, config) = (house.clone(), config.clone());
-        async move { server::serve(listener, house, &config, stopping).await }
+        async move { server::serve(doors, house, &config, stopping).await }
     });
     let mut evicted = false;
     let ended = tokio::select! {

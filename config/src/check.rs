@@ -191,6 +191,8 @@ fn keys_beside(path: &str) -> String {
 /// Variables of windlass that are no configuration keys.
 const OTHER_VARIABLES: &[&str] = &[
     "WINDLASS_CONFIG",
+    "WINDLASS_GATEWAY",
+    "WINDLASS_GATEWAY_TOKEN_FILE",
     "WINDLASS_REPO",
     "WINDLASS_JSON",
     "WINDLASS_YES",

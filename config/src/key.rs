@@ -39,6 +39,10 @@ pub enum KeyType {
     RepoUrl,
     /// Directives of the log filter, such as `info,windlass_repo=debug`.
     LogFilter,
+    /// An address with a port, or nothing.
+    Listen,
+    /// A host's name, or nothing.
+    HostName,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// A whole number within bounds, both included.
@@ -86,6 +90,8 @@ impl KeyType {
             Self::LogFilter => {
                 "error, warn, info, debug, trace or off, or a list such as 'info,windlass_repo=debug'".into()
             }
+            Self::Listen => "an address with a port, such as 127.0.0.1:7070 or [::1]:7070, or nothing".into(),
+            Self::HostName => "a host's name without a port, or nothing".into(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
         }

@@ -61,6 +61,7 @@ fn line(key: &Key) -> String {
                 "state_dir" => "/var/lib/windlass",
                 "repo.url" => "file:///var/lib/windlass/repo",
                 "gateway.socket" => "/var/lib/windlass/windlass.sock",
+                "gateway.token_file" => "/var/lib/windlass/gateway.token",
                 "repo.cache_dir" => "/var/cache/windlass",
                 other => unreachable!("no example of {other}"),
             }

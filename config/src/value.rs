@@ -80,6 +80,11 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
         KeyType::Path => Path::new(text).is_absolute(),
         KeyType::RepoUrl => return repo_url(key, text),
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
+        KeyType::Listen => text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok(),
+        KeyType::HostName => {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+            text.len() <= 253 && text.chars().all(fits)
+        }
         KeyType::Choice(words) => words.contains(&text),
     };
     if fine {

@@ -59,6 +59,24 @@ pub struct Global {
     /// [default: repo in the state directory]
     #[arg(long, global = true, value_name = "URL")]
     pub repo: Option<String>,
+    /// The gateway of another host, such as http://10.0.0.7:7070: it does the work, and paths are its own
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_GATEWAY",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub gateway: Option<String>,
+    /// The file with that gateway's token
+    #[arg(
+        long,
+        global = true,
+        env = "WINDLASS_GATEWAY_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub gateway_token_file: Option<PathBuf>,
     /// Print one JSON document on standard output, errors too
     #[arg(long, global = true, env = "WINDLASS_JSON", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub json: bool,

@@ -13,7 +13,7 @@ use wire::{Address, Code, ConcernName, ErrorBody, Headers, HostId, Subject};
 use super::args::SendArgs;
 use super::job::Followed;
 use super::{Context, job, show};
-use crate::client::{Client, no_daemon};
+use crate::client::Client;
 use crate::signals::StopSignals;
 
 /// Largest request that is read from standard input, in bytes: what the bus carries.
@@ -24,8 +24,7 @@ const STDIN_BYTES_MAX: u64 = bus::PAYLOAD_BYTES_MAX as u64;
 /// # Errors
 /// `unavailable` when no daemon runs.
 pub async fn status(context: &Context) -> Result<ExitCode, ErrorBody> {
-    let client = Client::daemon(&context.loaded.config).await?;
-    let client = client.ok_or_else(|| no_daemon(&context.loaded.config))?;
+    let client = context.daemon().await?;
     let reply = client.call(&wire::house::Status {}).await?;
     context.answer(&reply, show::status)
 }
@@ -93,8 +92,7 @@ async fn wait_for(context: &Context, client: &Client, id: &JobId) -> Result<Exit
 /// `unavailable` when no daemon runs or when it leaves.
 pub async fn watch(context: &Context, filter: Option<&str>, count: Option<u64>) -> Result<ExitCode, ErrorBody> {
     let filter = event_filter(filter)?;
-    let client = Client::daemon(&context.loaded.config).await?;
-    let client = client.ok_or_else(|| no_daemon(&context.loaded.config))?;
+    let client = context.daemon().await?;
     let mut signals = StopSignals::new()?;
     let mut heard = client.events(filter).await?;
     let mut left = count.unwrap_or(u64::MAX);

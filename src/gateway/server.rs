@@ -2,29 +2,33 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bus::{Bus, Events};
 use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::house::ConcernState;
 use wire::subject::EventFilter;
 use wire::{Answer, Code, ErrorBody, Headers, Subject};
 
-use super::{EVENTS_PATH, HOST_PATH, HostInfo, REQUEST_PATH, http_status, sse};
+use super::blob::{self, Blob, BlobName};
+use super::connection::{self, Limits};
+use super::guard::{self, Guard, read_token};
+use super::metrics::{self, Figures};
+use super::{BLOB_PATH, EVENTS_PATH, HOST_PATH, HostInfo, REQUEST_PATH, http_status, sse};
 use crate::house::House;
 
-/// How long a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A comment is sent to quiet followers this often, so that a broken connection shows.
 const STILL_HERE_EVERY: Duration = Duration::from_secs(15);
 /// What a caller is told to wait when as many requests are under way as may be, in milliseconds.
@@ -37,23 +41,108 @@ struct Gateway {
     bus: Arc<dyn Bus>,
     info: HostInfo,
     request_timeout_ms: u64,
+    body_timeout: Duration,
     events_queued_max: usize,
-    requests: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
+    requests: Slots,
+    followers: Slots,
+    blobs: Slots,
+    blob_bytes: Arc<AtomicU64>,
+    jobs_listed_max: usize,
     stopping: watch::Receiver<bool>,
+}
+
+/// Room for so many at once.
+#[derive(Debug)]
+struct Slots {
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Slots {
+    fn new(max: u64) -> Self {
+        let max = size(max).min(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(max)),
+            max,
+        }
+    }
+    fn take(&self, what: &str) -> Result<OwnedSemaphorePermit, ErrorBody> {
+        self.free.clone().try_acquire_owned().map_err(|_| busy(what))
+    }
+    fn taken(&self) -> u64 {
+        self.max.saturating_sub(self.free.available_permits()) as u64
+    }
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// Where callers come in.
+#[derive(Debug)]
+pub struct Doors {
+    socket: UnixListener,
+    tcp: Option<(TcpListener, Guard)>,
+}
+
+impl From<UnixListener> for Doors {
+    fn from(socket: UnixListener) -> Self {
+        Self { socket, tcp: None }
+    }
+}
+
+impl Doors {
+    /// The socket, and the address of `gateway.listen` when there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the token file; `conflict` when the address is taken, `denied`, `unavailable`.
+    pub async fn open(socket: UnixListener, config: &config::Gateway) -> Result<Self, ErrorBody> {
+        if config.listen.is_empty() {
+            return Ok(socket.into());
+        }
+        let token = read_token(&config.token_file)?;
+        let failed = |e: std::io::Error| {
+            let code = match e.kind() {
+                std::io::ErrorKind::AddrInUse => Code::Conflict,
+                std::io::ErrorKind::PermissionDenied => Code::Denied,
+                _ => Code::Unavailable,
+            };
+            ErrorBody::new(code, format!("can't listen on {}: {e}", config.listen)).hint("change gateway.listen")
+        };
+        let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "the gateway listens beyond this machine, without TLS: put a proxy that has it in front");
+        }
+        tracing::info!(%address, "the gateway listens, for callers with the token");
+        let guard = Guard::new(&token, address, &config.public_name);
+        Ok(Self {
+            socket,
+            tcp: Some((listener, guard)),
+        })
+    }
+    /// The address of the TCP door.
+    #[cfg(test)]
+    pub(super) fn address(&self) -> Option<std::net::SocketAddr> {
+        self.tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
 }
 
 /// Serves until `stopping` becomes true; requests under way are answered first.
 ///
 /// # Errors
-/// `unavailable` when the socket fails.
+/// None now; the type leaves room for a socket that fails for good.
 pub async fn serve(
-    listener: UnixListener,
+    doors: impl Into<Doors>,
     house: House,
     config: &config::Config,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) -> Result<(), ErrorBody> {
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let doors = doors.into();
+    let limits = Limits {
+        connections_max: size(config.gateway.connections_max),
+        idle: Duration::from_secs(config.gateway.idle_timeout_s),
+    };
     let gateway = Gateway {
         bus: house.bus(),
         house,
@@ -64,35 +153,55 @@ pub async fn serve(
             pid: std::process::id(),
         },
         request_timeout_ms: config.bus.request_timeout_s * 1000,
+        body_timeout: limits.idle,
         events_queued_max: size(config.bus.events_queued_max),
-        requests: Arc::new(Semaphore::new(size(config.gateway.requests_in_flight_max))),
-        followers: Arc::new(Semaphore::new(size(config.gateway.followers_max))),
+        requests: Slots::new(config.gateway.requests_in_flight_max),
+        followers: Slots::new(config.gateway.followers_max),
+        blobs: Slots::new(config.gateway.blobs_in_flight_max),
+        blob_bytes: Arc::default(),
+        jobs_listed_max: size(
+            config
+                .runtime
+                .jobs_kept_max
+                .saturating_add(config.runtime.jobs_open_max),
+        ),
         stopping: stopping.clone(),
     };
-    let router = Router::new()
+    let router = router(gateway);
+    let tcp = doors.tcp.map(|(listener, guard)| {
+        let guarded = router.clone().layer(from_fn_with_state(Arc::new(guard), guard::pass));
+        connection::serve(listener, guarded, limits, stopping.clone())
+    });
+    let socket = connection::serve(doors.socket, router, limits, stopping);
+    match tcp {
+        Some(tcp) => {
+            tokio::join!(socket, tcp);
+        }
+        None => socket.await,
+    }
+    Ok(())
+}
+
+fn router(gateway: Gateway) -> Router {
+    Router::new()
         .route(&format!("{REQUEST_PATH}{{subject}}"), post(request))
         .route(EVENTS_PATH, get(events))
+        .route(&format!("{BLOB_PATH}{{id}}"), get(blob))
         .route(
             HOST_PATH,
             get(|State(g): State<Arc<Gateway>>| async move { axum::Json(g.info.clone()) }),
         )
+        .route("/metrics", get(figures))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { failure(&ErrorBody::new(Code::NotFound, "no such path").hint(PATHS)) })
         .method_not_allowed_fallback(|| async {
             failure(&ErrorBody::new(Code::Invalid, "this path takes another method").hint(PATHS))
         })
-        .with_state(Arc::new(gateway));
-    let stopped = async move {
-        let _sender_gone = stopping.wait_for(|stop| *stop).await;
-    };
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stopped)
-        .await
-        .map_err(|e| ErrorBody::new(Code::Unavailable, format!("the gateway's socket failed: {e}")))
+        .with_state(Arc::new(gateway))
 }
 
-const PATHS: &str = "POST /v1/request/SUBJECT, GET /v1/events, /v1/host, /healthz or /readyz";
+const PATHS: &str = "POST /v1/request/SUBJECT, GET /v1/events, /v1/blob/ID, /v1/host, /metrics, /healthz or /readyz";
 
 async fn request(
     State(gateway): State<Arc<Gateway>>,
@@ -107,7 +216,7 @@ async fn request(
 }
 
 async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, ErrorBody> {
-    let _slot = gateway.requests.try_acquire().map_err(|_| busy("requests under way"))?;
+    let _slot = gateway.requests.take("requests under way")?;
     let subject = Subject::parse(subject).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
     let pairs = headers
         .iter()
@@ -115,7 +224,7 @@ async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Bo
     let mut headers = Headers::from_pairs(pairs)?;
     headers.timeout_ms.get_or_insert(gateway.request_timeout_ms);
     let reading = axum::body::to_bytes(body, bus::PAYLOAD_BYTES_MAX);
-    let body = tokio::time::timeout(BODY_TIMEOUT, reading)
+    let body = tokio::time::timeout(gateway.body_timeout, reading)
         .await
         .map_err(|_| {
             ErrorBody::new(
@@ -156,7 +265,7 @@ fn answered(answer: Bytes) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], answer).into_response()
 }
 
-fn failure(error: &ErrorBody) -> Response {
+pub(super) fn failure(error: &ErrorBody) -> Response {
     let answer = Answer::<()>::Error(error.clone());
     let body = serde_json::to_vec(&answer).unwrap_or_default();
     (
@@ -172,6 +281,83 @@ fn status_of(code: Code) -> StatusCode {
 }
 
 #[derive(Debug, Deserialize)]
+struct BlobQuery {
+    repo: Option<String>,
+}
+
+async fn blob(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    Query(query): Query<BlobQuery>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    match open_blob(&gateway, &id, query.repo.as_deref(), &headers, method == Method::HEAD).await {
+        Ok(response) => response,
+        Err(error) => failure(&error),
+    }
+}
+
+async fn open_blob(
+    gateway: &Gateway,
+    id: &str,
+    repo: Option<&str>,
+    headers: &HeaderMap,
+    head: bool,
+) -> Result<Response, ErrorBody> {
+    let slot = gateway.blobs.take("blobs under way")?;
+    let name = BlobName::parse(id)?;
+    let found = Blob::find(gateway.house.repo(repo).await?, &name).await?;
+    let (size_bytes, tag) = (found.size_bytes, format!("\"{}\"", found.tag));
+    let header = |name| headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok());
+    // a range of another content is of no use to who holds the rest of this one
+    let same = header(header::IF_RANGE).is_none_or(|given| given == tag);
+    let response = Response::builder()
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, &tag)
+        .header(header::CACHE_CONTROL, "private, immutable")
+        .header(header::CONTENT_TYPE, "application/octet-stream");
+    let not_made = |e: axum::http::Error| ErrorBody::new(Code::Internal, format!("the answer can't be made: {e}"));
+    let (response, range) = match blob::wanted(header(header::RANGE).filter(|_| same), size_bytes) {
+        Ok(None) => (response.status(StatusCode::OK), 0..size_bytes),
+        Ok(Some(range)) => {
+            let place = format!("bytes {}-{}/{size_bytes}", range.start, range.end - 1);
+            let response = response.status(StatusCode::PARTIAL_CONTENT);
+            (response.header(header::CONTENT_RANGE, place), range)
+        }
+        Err(()) => {
+            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let response = response.header(header::CONTENT_RANGE, format!("bytes */{size_bytes}"));
+            return response.body(Body::empty()).map_err(not_made);
+        }
+    };
+    let response = response.header(header::CONTENT_LENGTH, range.end - range.start);
+    let body = match head {
+        true => Body::empty(),
+        false => found.stream(range, gateway.blob_bytes.clone(), slot).into_body(),
+    };
+    response.body(body).map_err(not_made)
+}
+
+async fn figures(State(gateway): State<Arc<Gateway>>) -> Response {
+    let gathered = async {
+        Ok::<_, ErrorBody>(Figures {
+            status: gateway.house.status().await?,
+            measures: gateway.house.measures(),
+            jobs: gateway.house.jobs(gateway.jobs_listed_max).await?,
+            store: gateway.house.store_counts(),
+            requests_in_flight: gateway.requests.taken(),
+            followers: gateway.followers.taken(),
+            blob_bytes: gateway.blob_bytes.load(Ordering::Relaxed),
+        })
+    };
+    match gathered.await {
+        Ok(figures) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&figures)).into_response(),
+        Err(error) => failure(&error),
+    }
+}
+
+#[derive(Debug, Deserialize)]
 struct EventsQuery {
     filter: Option<String>,
 }
@@ -184,11 +370,7 @@ async fn events(State(gateway): State<Arc<Gateway>>, Query(query): Query<EventsQ
 }
 
 async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, OwnedSemaphorePermit), ErrorBody> {
-    let permit = gateway
-        .followers
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy("followers of events"))?;
+    let permit = gateway.followers.take("followers of events")?;
     let filter = match filter {
         None => EventFilter::All,
         Some(text) => EventFilter::parse(text).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?,

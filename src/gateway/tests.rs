@@ -1,5 +1,9 @@
 //! The gateway over a real Unix socket, with the real house behind it.
 
+mod address;
+mod blobs;
+mod figures;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +31,8 @@ struct Daemon {
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<Result<(), wire::ErrorBody>>,
     bound: socket::Bound,
+    /// Of the TCP door, when `gateway.listen` asks for one.
+    address: Option<std::net::SocketAddr>,
 }
 
 impl Daemon {
@@ -37,11 +43,14 @@ impl Daemon {
         let house = House::start(&config, Role::Daemon).await.unwrap();
         let (listener, bound) = socket::bind(&config.gateway.socket).await.unwrap();
         let (stop, stopping) = watch::channel(false);
+        let doors = server::Doors::open(listener, &config.gateway).await.unwrap();
+        let address = doors.address();
         let served = tokio::spawn({
             let (house, config) = (house.clone(), config.clone());
-            async move { server::serve(listener, house, &config, stopping).await }
+            async move { server::serve(doors, house, &config, stopping).await }
         });
         Self {
+            address,
             config,
             house,
             stop,
@@ -84,6 +93,26 @@ impl Daemon {
         ))
         .await
     }
+}
+
+/// What `curl` got: status and body.
+async fn curl(arguments: &[&str]) -> (u16, Vec<u8>) {
+    let mut command = std::process::Command::new("curl");
+    command
+        .args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*"])
+        .args(["--write-out", "\n%{http_code}"])
+        .args(arguments);
+    let done = tokio::task::spawn_blocking(move || command.output().expect("curl runs"))
+        .await
+        .unwrap();
+    let mut body = done.stdout;
+    let end = body.iter().rposition(|b| *b == b'\n').expect("a status");
+    let status = String::from_utf8(body.split_off(end)).unwrap().trim().parse().unwrap();
+    (status, body)
+}
+
+fn text(body: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(body)
 }
 
 fn status_of(answer: &str) -> u16 {

@@ -251,6 +251,12 @@ impl House {
         })
     }
 
+    /// What each concern was asked since boot.
+    pub fn measures(&self) -> Vec<(&'static str, crate::Measures)> {
+        let measures = |room: &Arc<Room>| (room.ledger.concern, room.ledger.measures());
+        self.rooms().values().map(measures).collect()
+    }
+
     /// Ends in good order: takes nothing new, finishes what is in hand within `timeout`, answers the rest `unavailable`,
     /// leaves jobs that still run to the next start. Returns how many concerns and jobs were not finished in time.
     pub async fn drain(&self, timeout: Duration) -> usize {

@@ -8,11 +8,11 @@ use bus::{Delivery, Incoming, PAYLOAD_BYTES_MAX};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::house::ConcernState;
-use wire::{Code, ErrorBody};
+use wire::{Code, ErrorBody, Subject};
 
 use crate::concern::{Call, Concern};
 use crate::keeper::{Keeper, Letter};
-use crate::ledger::{Ledger, deadline_passed};
+use crate::ledger::{Asked, Ledger, deadline_passed};
 
 /// Takes requests until `stop`, then refuses what the bus still had queued.
 pub(crate) async fn run<A: Concern>(
@@ -34,7 +34,16 @@ pub(crate) async fn run<A: Concern>(
     }
     incoming.close();
     while let Some(delivery) = incoming.next().await {
-        ledger.answer(delivery.responder, Err(ledger.unavailable()));
+        let asked = asked(&delivery.subject, delivery.responder);
+        ledger.answer(asked, Err(ledger.unavailable()));
+    }
+}
+
+fn asked(subject: &Subject, responder: bus::Responder) -> Asked {
+    Asked {
+        verb: subject.verb().to_owned(),
+        began: Instant::now(),
+        responder,
     }
 }
 
@@ -46,6 +55,7 @@ fn take<A: Concern>(delivery: Delivery, keeper: &Addr<Keeper<A>>, ledger: &Ledge
         deadline,
         responder,
     } = delivery;
+    let responder = asked(&subject, responder);
     if payload.len() > PAYLOAD_BYTES_MAX {
         let message = format!(
             "{subject}: {} bytes; at most {PAYLOAD_BYTES_MAX} are taken",

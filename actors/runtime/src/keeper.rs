@@ -20,14 +20,14 @@ use wire::{Code, ErrorBody};
 
 use crate::clock::Clock;
 use crate::concern::{Call, Concern, Effect, Finish, Routes};
-use crate::ledger::{Ledger, deadline_passed};
+use crate::ledger::{Asked, Ledger, deadline_passed};
 use crate::restart::{Budget, Verdict};
 
 /// One request on its way to the concern; holds its place in the mailbox.
 pub(crate) struct Letter {
     pub(crate) call: Call,
     pub(crate) payload: Bytes,
-    pub(crate) responder: bus::Responder,
+    pub(crate) responder: Asked,
     pub(crate) slot: OwnedSemaphorePermit,
 }
 
@@ -131,7 +131,7 @@ impl<A: Concern> Keeper<A> {
         self.tell_drained();
     }
 
-    fn begin(&mut self, effect: Effect<A, Value>, call: Call, responder: bus::Responder, ctx: &mut Ctx<A>) {
+    fn begin(&mut self, effect: Effect<A, Value>, call: Call, responder: Asked, ctx: &mut Ctx<A>) {
         self.in_flight += 1;
         let generation = self.generation;
         let mut future = effect.into_future();
@@ -153,7 +153,7 @@ impl<A: Concern> Keeper<A> {
         finish: Result<Finish<A, Value>, Unwound>,
         generation: u64,
         call: &Call,
-        responder: bus::Responder,
+        responder: Asked,
         ctx: &mut Ctx<A>,
     ) {
         let decide = match finish {
@@ -176,7 +176,7 @@ impl<A: Concern> Keeper<A> {
     }
 
     /// The message at fault is answered, then the concern is buried.
-    fn handler_died(&mut self, call: &Call, responder: bus::Responder, unwound: Unwound, ctx: &mut Ctx<A>) {
+    fn handler_died(&mut self, call: &Call, responder: Asked, unwound: Unwound, ctx: &mut Ctx<A>) {
         let why = panic_text(unwound);
         let message = format!(
             "{}.{} panicked: {why}; what had begun may be done in part",

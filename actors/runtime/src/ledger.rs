@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use wire::house::{ConcernState, ConcernStatus};
 use wire::{Code, ErrorBody};
 
 use crate::Limits;
+use crate::measures::Measures;
 
 #[derive(Debug)]
 struct Books {
@@ -16,6 +18,15 @@ struct Books {
     why: String,
     answered: BTreeMap<String, u64>,
     deaths: BTreeMap<String, u64>,
+    measures: Measures,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) verb: String,
+    pub(crate) began: Instant,
+    pub(crate) responder: bus::Responder,
 }
 
 /// Shared by inlet, keeper and house.
@@ -38,6 +49,7 @@ impl Ledger {
                 why: String::new(),
                 answered: BTreeMap::new(),
                 deaths: BTreeMap::new(),
+                measures: Measures::default(),
             }),
         }
     }
@@ -67,10 +79,19 @@ impl Ledger {
     }
 
     /// Counts and sends an answer.
-    pub(crate) fn answer(&self, responder: bus::Responder, result: Result<Value, ErrorBody>) {
+    pub(crate) fn answer(&self, asked: Asked, result: Result<Value, ErrorBody>) {
         let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |_| "ok");
-        *self.books().answered.entry(outcome.to_owned()).or_default() += 1;
-        responder.answer(bus::answer_bytes(result));
+        {
+            let mut books = self.books();
+            *books.answered.entry(outcome.to_owned()).or_default() += 1;
+            books.measures.count(&asked.verb, outcome, asked.began.elapsed());
+        }
+        asked.responder.answer(bus::answer_bytes(result));
+    }
+
+    /// What was asked, and how long answers took.
+    pub(crate) fn measures(&self) -> Measures {
+        self.books().measures.clone()
     }
 
     /// What an asker hears while the concern doesn't serve.

@@ -34,6 +34,7 @@ mod job_desk;
 mod job_runner;
 mod keeper;
 mod ledger;
+mod measures;
 mod restart;
 mod system;
 
@@ -51,6 +52,7 @@ pub use house::{House, HouseOptions};
 pub use job_context::{CANCELLED, JobContext};
 pub use job_desk::{Admission, Recover};
 pub use job_runner::{Kinds, OnCrash, Runner};
+pub use measures::{BUCKETS_S, Histogram, Measures};
 pub use restart::Restart;
 
 /// The limits of one concern.

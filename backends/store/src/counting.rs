@@ -125,19 +125,43 @@ impl Cell {
     }
 }
 
+#[derive(Debug, Default)]
+struct Cells {
+    put: Cell,
+    get: Cell,
+    get_range: Cell,
+    head: Cell,
+    list: Cell,
+    delete: Cell,
+    put_by_segment: Mutex<BTreeMap<String, OperationCount>>,
+}
+
 /// Counts requests and bytes on their way to `inner`.
 #[derive(Debug)]
 pub struct Counting {
     inner: Arc<dyn Store>,
     /// False: bytes that are mapped through `local_path` would not be counted, so there is none.
     local_paths: bool,
-    put: Cell,
-    get: Cell,
-    get_range: Cell,
-    head: Cell,
-    list: Arc<Cell>,
-    delete: Cell,
-    put_by_segment: Mutex<BTreeMap<String, OperationCount>>,
+    cells: Arc<Cells>,
+}
+
+/// Counters that outlive the stores that they are of.
+#[derive(Debug, Clone, Default)]
+pub struct Counters(Arc<Cells>);
+
+impl Counters {
+    /// Counts what goes to `inner` in these counters; `local_path` is passed on, and what is read that way isn't counted.
+    pub fn around(&self, inner: Arc<dyn Store>) -> Arc<Counting> {
+        Arc::new(Counting {
+            inner,
+            local_paths: true,
+            cells: self.0.clone(),
+        })
+    }
+    /// The counters now.
+    pub fn counts(&self) -> Counts {
+        self.0.counts()
+    }
 }
 
 impl Counting {
@@ -155,18 +179,18 @@ impl Counting {
         Self {
             inner,
             local_paths,
-            put: Cell::default(),
-            get: Cell::default(),
-            get_range: Cell::default(),
-            head: Cell::default(),
-            list: Arc::default(),
-            delete: Cell::default(),
-            put_by_segment: Mutex::default(),
+            cells: Arc::default(),
         }
     }
 
     /// The counters now.
     pub fn counts(&self) -> Counts {
+        self.cells.counts()
+    }
+}
+
+impl Cells {
+    fn counts(&self) -> Counts {
         Counts {
             put: self.put.now(),
             get: self.get.now(),
@@ -205,35 +229,42 @@ impl Store for Counting {
     async fn put(&self, key: &Key, body: Bytes) -> Result<()> {
         let bytes = body.len() as u64;
         let result = self.inner.put(key, body).await;
-        self.put.done(&result, 1, bytes);
-        self.count_segment(key, result.is_ok(), bytes);
+        self.cells.put.done(&result, 1, bytes);
+        self.cells.count_segment(key, result.is_ok(), bytes);
         result
     }
 
     async fn get(&self, key: &Key, bytes_max: u64) -> Result<Bytes> {
         let result = self.inner.get(key, bytes_max).await;
-        self.get.done(&result, 1, result.as_ref().map_or(0, |b| b.len() as u64));
+        self.cells
+            .get
+            .done(&result, 1, result.as_ref().map_or(0, |b| b.len() as u64));
         result
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let result = self.inner.get_range(key, range).await;
-        self.get_range
+        self.cells
+            .get_range
             .done(&result, 1, result.as_ref().map_or(0, |b| b.len() as u64));
         result
     }
 
     async fn head(&self, key: &Key) -> Result<Meta> {
         let result = self.inner.head(key).await;
-        self.head.done(&result, 1, 0);
+        self.cells.head.done(&result, 1, 0);
         result
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Meta>> {
-        self.list.requests.fetch_add(1, Ordering::Relaxed);
-        let cell = Arc::clone(&self.list);
+        self.cells.list.requests.fetch_add(1, Ordering::Relaxed);
+        let cells = Arc::clone(&self.cells);
         let told = move |found: &Result<Meta>| {
-            let counter = if found.is_ok() { &cell.objects } else { &cell.errors };
+            let counter = if found.is_ok() {
+                &cells.list.objects
+            } else {
+                &cells.list.errors
+            };
             counter.fetch_add(1, Ordering::Relaxed);
         };
         self.inner.list(prefix).inspect(told).boxed()
@@ -241,7 +272,7 @@ impl Store for Counting {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         let result = self.inner.delete(keys).await;
-        self.delete.done(&result, keys.len() as u64, 0);
+        self.cells.delete.done(&result, keys.len() as u64, 0);
         result
     }
 

@@ -44,7 +44,7 @@ mod throttled;
 #[cfg(test)]
 mod tests;
 
-pub use counting::{Counting, Counts, OperationCount};
+pub use counting::{Counters, Counting, Counts, OperationCount};
 pub use error::{Kind, StoreError};
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Faults, Flaky};
