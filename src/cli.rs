@@ -8,6 +8,10 @@ mod jobs;
 mod output;
 mod pages;
 mod progress;
+mod rack;
+mod rack_args;
+mod rack_map;
+mod rack_show;
 mod repo;
 mod restore;
 mod settings;
@@ -190,6 +194,7 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Snapshot(verb) => snapshot::run(context, &verb).await,
         Verb::Restore(args) => restore::run(context, &args).await,
         Verb::Repo(verb) => repo::run(context, &verb).await,
+        Verb::Rack(verb) => rack::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
         Verb::Hosts(verb) => hosts::run(context, &verb).await,
         Verb::Serve => crate::serve::run(&context.loaded.config, &context.loaded.warnings)

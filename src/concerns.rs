@@ -1,9 +1,13 @@
 //! THE TABLE: one row a concern. Spawning, the command line's help, `check-config`, status and the documents read it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rack_scheduler::actor::{OverBus, RackScheduler};
+use rack_scheduler::engine::{Scheduler, Settings};
+use rack_scheduler::port::{Hosts, Silent};
 use snapshot::actor::Snapshot;
 use snapshot::job::Tools;
 use wire::ErrorBody;
@@ -29,14 +33,24 @@ pub struct Row {
 }
 
 /// Every concern.
-pub static TABLE: &[Row] = &[Row {
-    name: "snapshot",
-    noun: "snapshot",
-    about: "Take, look at, restore and forget snapshots of VMs",
-    one_shot: true,
-    page: "docs/snapshot.md",
-    spawn: |parts| snapshot_concern(parts).boxed(),
-}];
+pub static TABLE: &[Row] = &[
+    Row {
+        name: "snapshot",
+        noun: "snapshot",
+        about: "Take, look at, restore and forget snapshots of VMs",
+        one_shot: true,
+        page: "docs/snapshot.md",
+        spawn: |parts| snapshot_concern(parts).boxed(),
+    },
+    Row {
+        name: "rack_scheduler",
+        noun: "rack",
+        about: "Place many VMs in groups, each with a home rack",
+        one_shot: true,
+        page: "docs/rack_scheduler.md",
+        spawn: |parts| rack_scheduler_concern(parts).boxed(),
+    },
+];
 
 async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
     let (config, ports) = (&parts.config, &parts.ports);
@@ -54,6 +68,46 @@ async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
     let parallel = usize::try_from(config.snapshot.jobs_parallel_max).unwrap_or(1);
     let runner = parts.house.runner("snapshot", Snapshot::kinds(&tools), parallel);
     let factory = move || Snapshot::new(tools.clone(), runner.clone());
+    Ok(parts.house.start(parts.limits(), factory).await?)
+}
+
+async fn rack_scheduler_concern(parts: Parts) -> Result<(), ErrorBody> {
+    let (config, ports) = (&parts.config.rack_scheduler, &parts.ports);
+    let tells_hosts = config.provide == config::Provide::Ask;
+    let hosts: Arc<dyn Hosts> = match tells_hosts {
+        false => Arc::new(Silent),
+        true => Arc::new(OverBus {
+            bus: ports.bus.clone(),
+            timeout_ms: config.provide_timeout_s * 1000,
+        }),
+    };
+    let settings = Settings {
+        tentative_ms: config.tentative_s * 1000,
+        attempts_max: config.attempts_max,
+        tells_hosts,
+        keep_ms: parts.config.runtime.idempotency_keep_h * 3_600_000,
+    };
+    let scheduler = Arc::new(Scheduler::new(
+        parts.config.host_id.clone(),
+        ports.state.clone(),
+        ports.bus.clone(),
+        ports.clock.clone(),
+        hosts,
+        settings,
+    ));
+    // ends with the concern: only the factory keeps the scheduler alive
+    let (swept, every_s) = (Arc::downgrade(&scheduler), config.sweep_every_s);
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(every_s));
+        loop {
+            tick.tick().await;
+            let Some(scheduler) = swept.upgrade() else { return };
+            if let Err(error) = scheduler.sweep().await {
+                tracing::warn!(%error, "the rack scheduler's sweep; it is tried again");
+            }
+        }
+    });
+    let factory = move || RackScheduler::new((*scheduler).clone());
     Ok(parts.house.start(parts.limits(), factory).await?)
 }
 

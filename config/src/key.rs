@@ -98,7 +98,7 @@ impl KeyType {
     }
 }
 
-static SECTIONS: [&Section; 9] = [
+static SECTIONS: [&Section; 10] = [
     &crate::host::SECTION,
     &crate::host::HOST_SECTION,
     &crate::log::SECTION,
@@ -107,6 +107,7 @@ static SECTIONS: [&Section; 9] = [
     &crate::repo::SECTION,
     &crate::repo::CHUNKER_SECTION,
     &crate::snapshot::SECTION,
+    &crate::rack_scheduler::SECTION,
     &crate::gateway::SECTION,
 ];
 

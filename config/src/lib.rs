@@ -26,6 +26,7 @@ mod key;
 mod load;
 mod log;
 mod nearest;
+mod rack_scheduler;
 mod reference;
 mod repo;
 mod runtime;
@@ -48,6 +49,7 @@ pub use host::{Host, Surroundings};
 pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
+pub use rack_scheduler::{Provide, RackScheduler};
 pub use reference::reference;
 pub use repo::{ChunkerConfig, ChunkerMode, Repo};
 pub use runtime::Runtime;
@@ -73,6 +75,8 @@ pub struct Config {
     pub repo: Repo,
     /// The snapshot concern.
     pub snapshot: Snapshot,
+    /// The rack scheduler.
+    pub rack_scheduler: RackScheduler,
     /// The HTTP gateway.
     pub gateway: Gateway,
 }

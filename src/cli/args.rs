@@ -116,6 +116,9 @@ pub enum Verb {
     /// Put a VM's disks back in place (as `snapshot restore`)
     #[command(long_about = RESTORE_LONG)]
     Restore(RestoreArgs),
+    /// Place many VMs in groups, each with a home rack
+    #[command(subcommand)]
+    Rack(super::rack_args::RackVerb),
     /// Make and look at repositories
     #[command(subcommand)]
     Repo(RepoVerb),

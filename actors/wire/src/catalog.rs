@@ -131,7 +131,7 @@ fn event<T: Topic>() -> EventKind {
 
 /// All requests. A new message type gets its row here.
 pub fn endpoints() -> Vec<Endpoint> {
-    use crate::{hosts, house, job, repo, snapshot};
+    use crate::{hosts, house, job, rack_scheduler, repo, snapshot};
     vec![
         endpoint::<house::Status>(),
         endpoint::<hosts::HostList>(),
@@ -157,12 +157,29 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint::<snapshot::SnapshotShow>(),
         endpoint::<snapshot::SnapshotDiff>(),
         endpoint::<snapshot::SnapshotForget>(),
+        endpoint::<rack_scheduler::RackPlace>(),
+        endpoint::<rack_scheduler::RackPlan>(),
+        endpoint::<rack_scheduler::RackRelease>(),
+        endpoint::<rack_scheduler::RackGrow>(),
+        endpoint::<rack_scheduler::RackShrink>(),
+        endpoint::<rack_scheduler::RackEvacuate>(),
+        endpoint::<rack_scheduler::RackLoad>(),
+        endpoint::<rack_scheduler::RackInventory>(),
+        endpoint::<rack_scheduler::RackMark>(),
+        endpoint::<rack_scheduler::RackQuota>(),
+        endpoint::<rack_scheduler::RackReport>(),
+        endpoint::<rack_scheduler::RackList>(),
+        endpoint::<rack_scheduler::RackShow>(),
+        endpoint::<rack_scheduler::RackExplain>(),
+        endpoint::<rack_scheduler::RackWhatif>(),
+        endpoint::<rack_scheduler::RackProvide>(),
+        endpoint::<rack_scheduler::RackWithdraw>(),
     ]
 }
 
 /// All events. A new event type gets its row here.
 pub fn events() -> Vec<EventKind> {
-    use crate::{hosts, house, job, snapshot};
+    use crate::{hosts, house, job, rack_scheduler, snapshot};
     vec![
         event::<job::JobChanged>(),
         event::<house::ConcernFailed>(),
@@ -171,6 +188,8 @@ pub fn events() -> Vec<EventKind> {
         event::<snapshot::SnapshotCreated>(),
         event::<snapshot::SnapshotForgotten>(),
         event::<snapshot::DiskRestored>(),
+        event::<rack_scheduler::RackPlaced>(),
+        event::<rack_scheduler::RackReleased>(),
     ]
 }
 

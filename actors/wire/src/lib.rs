@@ -8,7 +8,8 @@
 //! * [`event`]: CloudEvents 1.0 in structured mode.
 //! * [`job`]: long work as its followers see it.
 //! * [`hosts`]: which hosts there are and how they are.
-//! * [`snapshot`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon itself.
+//! * [`snapshot`], [`rack_scheduler`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
+//!   itself.
 //! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it.
 //!
 //! What is absent: no type here names a path of another concern, an SDK's type, or a default that hides a missing field
@@ -20,6 +21,7 @@ pub mod event;
 pub mod hosts;
 pub mod house;
 pub mod job;
+pub mod rack_scheduler;
 pub mod repo;
 pub mod snapshot;
 pub mod subject;

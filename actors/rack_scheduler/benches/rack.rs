@@ -1,0 +1,423 @@
+//! What a decision costs, how full hosts get, and instances for the exact solver (`bench/rack_exact.py`).
+//!
+//! `cargo bench -p windlass-rack_scheduler --features testing --bench rack -- latency|fill|packing`, or `dump SEED COUNT SIZE`.
+
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::time::Instant;
+
+use serde_json::json;
+use wire::rack_scheduler::{Divide, RackAsk, VmSpec};
+
+use windlass_rack_scheduler::core::amounts::{Amounts, DIMS};
+use windlass_rack_scheduler::core::ask::Ask;
+use windlass_rack_scheduler::core::inventory::{Fits, HostSeed, Inventory, RackSeed};
+use windlass_rack_scheduler::core::place::{Plan, place};
+use windlass_rack_scheduler::scenario::{Dice, Size, instance};
+
+/// Sizes of VMs and their share in percent: small ones dominate, as in the public Azure traces. The shares are rounded by us;
+/// the trace itself isn't in this repository.
+const MIX: [([u64; 5], u64); 6] = [
+    ([1, 2048, 16, 0, 1], 20),
+    ([2, 4096, 32, 0, 1], 30),
+    ([2, 16384, 32, 0, 1], 10),
+    ([4, 16384, 64, 0, 1], 22),
+    ([8, 32768, 128, 0, 1], 13),
+    ([16, 65536, 256, 0, 1], 5),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let number = |n: usize, default: u64| args.get(n).and_then(|a| a.parse().ok()).unwrap_or(default);
+    match args.first().map(String::as_str) {
+        Some("latency") => latency(number(1, 2_000)),
+        Some("fill") => fill(number(1, 1_000_000)),
+        Some("packing") => packing(number(1, 7)),
+        Some("dump") => dump(
+            number(1, 1),
+            number(2, 100),
+            args.get(3).map_or("medium", String::as_str),
+        ),
+        _ => {
+            latency(2_000);
+            fill(1_000_000);
+            packing(7);
+        }
+    }
+}
+
+fn kind(dice: &mut Dice) -> [u64; 5] {
+    let mut roll = dice.between(0, 99);
+    for (kind, share) in MIX {
+        if roll < share {
+            return kind;
+        }
+        roll -= share;
+    }
+    MIX[0].0
+}
+
+fn vm(kind: [u64; 5], count: u64) -> VmSpec {
+    let [vcpus, memory_mib, disk_gib, gpus, nics] = kind;
+    VmSpec {
+        count,
+        vcpus,
+        memory_mib,
+        disk_gib,
+        gpus,
+        nics,
+        ..VmSpec::default()
+    }
+}
+
+fn amounts(kind: [u64; 5]) -> Amounts {
+    Amounts(kind.map(|a| a as u32))
+}
+
+fn fleet(racks: u64, hosts: u64) -> Inventory {
+    let sold = Amounts([64, 262_144, 4_000, 0, 256]);
+    Inventory::new((0..racks).map(|r| {
+        RackSeed {
+            id: format!("r{r}"),
+            row: format!("row{}", r / 10),
+            zone: format!("z{}", r / 100),
+            hosts: (0..hosts)
+                .map(|h| HostSeed {
+                    id: format!("r{r}-h{h}"),
+                    sold,
+                    room: sold,
+                    ..HostSeed::default()
+                })
+                .collect(),
+        }
+    }))
+}
+
+fn apply(inventory: &mut Inventory, ask: &Ask, plan: &Plan) {
+    for take in &plan.takes {
+        inventory.take(take.host, &ask.classes[take.class as usize].needs, take.count);
+    }
+}
+
+fn percentile(sorted: &[f64], p: usize) -> f64 {
+    sorted[(sorted.len() * p / 100).min(sorted.len() - 1)]
+}
+
+/// 100 VMs in 10 groups on 10,000 hosts in 500 racks at 80 % fill.
+fn latency(runs: u64) {
+    let mut dice = Dice::new(1);
+    let mut inventory = fleet(500, 20);
+    let hosts = inventory.hosts.len() as u64;
+    let mut booked = 0u64;
+    while booked < 64 * hosts * 80 / 100 {
+        let (host, kind) = (dice.between(0, hosts - 1) as usize, amounts(kind(&mut dice)));
+        if kind.fits(&inventory.room(host)) {
+            inventory.take(host, &kind, 1);
+            booked += u64::from(kind.0[0]);
+        }
+    }
+    for (name, keep) in [
+        ("index kept between requests", true),
+        ("everything reckoned anew", false),
+    ] {
+        let (mut times, mut refused) = (Vec::new(), 0);
+        let mut fits = Fits::default();
+        for run in 0..runs {
+            let request = RackAsk {
+                vms: vec![vm(kind(&mut dice), 100)],
+                divide: Some(Divide::Groups(10)),
+                seed: run,
+                ..RackAsk::default()
+            };
+            if !keep {
+                fits.clear();
+            }
+            let begun = Instant::now();
+            let ask = Ask::check(&inventory, &request).expect("a fine request");
+            let plan = place(&inventory, &mut fits, &ask);
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            refused += u64::from(!plan.fits());
+            // booked and given back, so that the next request meets changed racks and the same fill
+            let rooms: Vec<_> = plan.takes.iter().map(|t| (t.host, inventory.room(t.host))).collect();
+            apply(&mut inventory, &ask, &plan);
+            rooms
+                .iter()
+                .rev()
+                .for_each(|(host, room)| inventory.set_room(*host, room));
+        }
+        times.sort_by(f64::total_cmp);
+        println!(
+            "latency, {name}: 100 VMs in 10 groups, {hosts} hosts, 500 racks, 80 % full, {runs} runs: p50 {:.3} ms, p99 {:.3} ms, most {:.3} ms; {refused} refused",
+            percentile(&times, 50),
+            percentile(&times, 99),
+            percentile(&times, 100)
+        );
+    }
+}
+
+/// 100,000 hosts filled with a million VMs.
+fn fill(wanted: u64) {
+    let mut dice = Dice::new(2);
+    let begun = Instant::now();
+    let mut inventory = fleet(5_000, 20);
+    let built = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    let (mut fits, mut placed, mut requests, mut refused) = (Fits::default(), 0u64, 0u64, 0u64);
+    while placed < wanted {
+        let request = RackAsk {
+            vms: vec![vm(kind(&mut dice), 100)],
+            divide: Some(Divide::Groups(10)),
+            seed: requests,
+            ..RackAsk::default()
+        };
+        let ask = Ask::check(&inventory, &request).expect("a fine request");
+        let plan = place(&inventory, &mut fits, &ask);
+        requests += 1;
+        match plan.fits() {
+            true => {
+                apply(&mut inventory, &ask, &plan);
+                placed += 100;
+            }
+            false => refused += 1,
+        }
+        if refused > 10_000 {
+            break;
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let (mut sold, mut free) = (0u64, 0u64);
+    for host in 0..inventory.hosts.len() {
+        sold += u64::from(inventory.sold(host).0[0]);
+        free += u64::from(inventory.room(host).0[0]);
+    }
+    println!(
+        "fill: {placed} VMs in {requests} requests ({refused} refused) on {} hosts in {took:.2} s on one core (table built in {built:.2} s); {} % of vCPUs booked; most memory {} MiB",
+        inventory.hosts.len(),
+        (sold - free) * 100 / sold,
+        peak_mib()
+    );
+}
+
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kb| kb.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
+
+/// Hosts, what each VM wants, and how many.
+type Took = Vec<(usize, Amounts, u32)>;
+
+/// How a rack and hosts are chosen by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Ours,
+    FirstFit,
+    Random,
+    BestFit,
+    LeastFreeCapacity,
+}
+
+/// A trace of requests that come and go, under each rule.
+fn packing(seed: u64) {
+    println!(
+        "packing: 40 racks of 20 hosts; requests of 1 to 4 groups of 2 to 12 VMs come and go; every other one wants its groups apart"
+    );
+    println!("rule                 requests  refused  VMs refused  racks a group  stranded vCPUs");
+    for rule in [
+        Rule::Ours,
+        Rule::FirstFit,
+        Rule::Random,
+        Rule::BestFit,
+        Rule::LeastFreeCapacity,
+    ] {
+        let mut dice = Dice::new(seed);
+        let mut chance = Dice::new(seed ^ 0xABCD);
+        let mut inventory = fleet(40, 20);
+        let mut standing: Vec<(u64, Took)> = Vec::new();
+        let (mut refused, mut vms_refused, mut vms, mut stranded, mut free, mut groups_placed, mut racks_used) =
+            (0u64, 0u64, 0u64, 0u64, 0u64, 0u64, 0u64);
+        let rounds = 6_000u64;
+        for round in 0..rounds {
+            standing.retain(|(until, takes)| {
+                if *until <= round {
+                    for (host, needs, count) in takes {
+                        let mut room = inventory.room(*host);
+                        for (mine, back) in room.0.iter_mut().zip(needs.times(*count)) {
+                            *mine += back as u32;
+                        }
+                        inventory.set_room(*host, &room);
+                    }
+                }
+                *until > round
+            });
+            let (groups, size, kind) = (dice.between(1, 4), dice.between(2, 12), kind(&mut dice));
+            let (apart, life) = (dice.percent(50), dice.between(100, 1_600));
+            vms += groups * size;
+            let request = RackAsk {
+                vms: vec![vm(kind, groups * size)],
+                divide: Some(Divide::Groups(groups)),
+                relations: if apart { None } else { Some(vec![]) },
+                ..RackAsk::default()
+            };
+            let takes = match rule {
+                Rule::Ours => {
+                    let ask = Ask::check(&inventory, &request).expect("a fine request");
+                    let plan = place(&inventory, &mut Fits::default(), &ask);
+                    plan.fits()
+                        .then(|| plan.takes.iter().map(|t| (t.host, amounts(kind), t.count)).collect())
+                }
+                _ => by_rule(&inventory, rule, groups, size as u32, amounts(kind), apart, &mut chance),
+            };
+            match takes {
+                None => {
+                    refused += 1;
+                    vms_refused += groups * size;
+                }
+                Some(takes) => {
+                    let takes: Took = takes;
+                    let mut racks: Vec<u32> = takes.iter().map(|(h, ..)| inventory.rack_of(*h)).collect();
+                    racks.sort_unstable();
+                    racks.dedup();
+                    racks_used += racks.len() as u64;
+                    groups_placed += groups;
+                    for (host, needs, count) in &takes {
+                        inventory.take(*host, needs, *count);
+                    }
+                    standing.push((round + life, takes));
+                }
+            }
+            if round > rounds / 3 && round % 100 == 0 {
+                // free, but no VM of 4 vCPUs and 16 GiB fits on the host
+                let common = amounts(MIX[3].0);
+                for host in 0..inventory.hosts.len() {
+                    let room = inventory.room(host);
+                    free += u64::from(room.0[0]);
+                    stranded += if common.fits(&room) { 0 } else { u64::from(room.0[0]) };
+                }
+            }
+        }
+        println!(
+            "{:<20} {rounds:>8} {:>7.2}% {:>11.2}% {:>14.3} {:>13.2}%",
+            format!("{rule:?}"),
+            refused as f64 * 100.0 / rounds as f64,
+            vms_refused as f64 * 100.0 / vms as f64,
+            racks_used as f64 / groups_placed as f64,
+            stranded as f64 * 100.0 / free.max(1) as f64
+        );
+    }
+}
+
+/// Group after group: a rack that has slots for all of it, then hosts in it. Kueue's BestFit takes the rack with the fewest slots
+/// that suffice and there the roomiest hosts first, the last one as tight as can be; LeastFreeCapacity takes the tightest hosts
+/// first (documentation of Topology Aware Scheduling, kueue.sigs.k8s.io). Written anew for this bench.
+fn by_rule(
+    inventory: &Inventory,
+    rule: Rule,
+    groups: u64,
+    size: u32,
+    needs: Amounts,
+    apart: bool,
+    chance: &mut Dice,
+) -> Option<Took> {
+    let mut rooms: Vec<Amounts> = (0..inventory.hosts.len()).map(|h| inventory.room(h)).collect();
+    let (mut takes, mut used) = (Vec::new(), vec![false; inventory.racks.len()]);
+    for _ in 0..groups {
+        let slots = |rack: usize, rooms: &[Amounts]| -> u32 {
+            inventory.racks[rack]
+                .hosts
+                .clone()
+                .map(|h| needs.times_in(&rooms[h], u32::MAX))
+                .sum()
+        };
+        let able: Vec<usize> = (0..used.len())
+            .filter(|r| !(apart && used[*r]) && slots(*r, &rooms) >= size)
+            .collect();
+        let rack = match rule {
+            Rule::FirstFit | Rule::Ours => *able.first()?,
+            Rule::Random => *able.get(chance.between(0, able.len().max(1) as u64 - 1) as usize)?,
+            Rule::BestFit | Rule::LeastFreeCapacity => able.into_iter().min_by_key(|r| (slots(*r, &rooms), *r))?,
+        };
+        used[rack] = true;
+        let mut hosts: Vec<(u32, usize)> = inventory.racks[rack]
+            .hosts
+            .clone()
+            .map(|h| (needs.times_in(&rooms[h], u32::MAX), h))
+            .filter(|(n, _)| *n > 0)
+            .collect();
+        match rule {
+            Rule::BestFit => hosts.sort_by_key(|(n, h)| (u32::MAX - n, *h)),
+            Rule::LeastFreeCapacity => hosts.sort_unstable(),
+            Rule::Random => hosts.sort_by_key(|_| chance.roll()),
+            Rule::FirstFit | Rule::Ours => {}
+        }
+        let mut left = size;
+        while left > 0 {
+            if rule == Rule::BestFit
+                && let Some(at) = (0..hosts.len())
+                    .filter(|i| hosts[*i].0 >= left)
+                    .min_by_key(|i| hosts[*i])
+            {
+                let last = hosts.remove(at);
+                hosts.insert(0, last);
+            }
+            let (n, host) = hosts.remove(0);
+            let count = n.min(left);
+            rooms[host].take(&needs, count);
+            takes.push((host, needs, count));
+            left -= count;
+        }
+    }
+    Some(takes)
+}
+
+/// Instances and our answers, one JSON object a line.
+fn dump(seed: u64, count: u64, size: &str) {
+    for n in 0..count {
+        let seed = seed.wrapping_mul(1_000_003).wrapping_add(n);
+        let mut dice = Dice::new(seed);
+        let size = match size {
+            "large" => Size::large(&mut dice),
+            _ => Size::medium(&mut dice),
+        };
+        let (inventory, request) = instance(&mut dice, size);
+        let Ok(ask) = Ask::check(&inventory, &request) else {
+            continue;
+        };
+        let begun = Instant::now();
+        let plan = place(&inventory, &mut Fits::default(), &ask);
+        let ms = begun.elapsed().as_secs_f64() * 1e3;
+        let apart: Vec<(usize, usize)> = (0..ask.groups.len())
+            .flat_map(|a| (0..a).map(move |b| (b, a)))
+            .filter(|(a, b)| ask.apart[*a][*b])
+            .collect();
+        let line = json!({
+            "seed": seed,
+            "fill": size.fill_percent,
+            "hosts": (0..inventory.hosts.len()).map(|h| {
+                let rack = &inventory.racks[inventory.rack_of(h) as usize];
+                json!({"rack": inventory.rack_of(h), "row": rack.row, "zone": rack.zone, "room": inventory.room(h).0})
+            }).collect::<Vec<_>>(),
+            "classes": ask.classes.iter().map(|c| c.needs.0).collect::<Vec<[u32; DIMS]>>(),
+            "groups": ask.groups.iter().map(|g| g.counts.clone()).collect::<Vec<_>>(),
+            "apart": apart,
+            "together": ask.together,
+            "near_row": ask.near_row,
+            "near_zone": ask.near_zone,
+            "per_host": (ask.per_host < u32::MAX).then_some(ask.per_host),
+            "best_effort": ask.best_effort,
+            "ours": {
+                "fits": plan.fits(),
+                "racks": plan.racks(),
+                "placed": plan.takes.iter().map(|t| t.count).sum::<u32>(),
+                "exhausted": plan.exhausted,
+                "ms": ms,
+            },
+        });
+        println!("{line}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Moves decisions into the state: keeps a view of the inventory ([`view`]), books, decides and settles ([`commit`]), and does
+//! what each verb says ([`place`], [`change`], [`evacuate`], [`stock`], [`look`], [`tell`]).
+//!
+//! Several of these work on one state at once, in one process or in many. None waits for another; each write is a
+//! compare-and-set, and who loses reads again and plans again.
+
+pub mod change;
+pub mod commit;
+pub mod evacuate;
+pub mod look;
+pub mod place;
+pub mod stock;
+pub mod tell;
+pub mod view;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bus::Bus;
+use runtime::Clock;
+use state::State;
+use wire::HostId;
+
+use crate::port::Hosts;
+use view::View;
+
+/// How this concern behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a tentative booking stands, in milliseconds.
+    pub tentative_ms: u64,
+    /// How often a request is planned anew when others were faster.
+    pub attempts_max: u64,
+    /// Hosts hear of their VMs, and may refuse.
+    pub tells_hosts: bool,
+    /// How long released and void placements are remembered, in milliseconds.
+    pub keep_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tentative_ms: 10_000,
+            attempts_max: 16,
+            tells_hosts: false,
+            keep_ms: 24 * 3_600_000,
+        }
+    }
+}
+
+/// What was done since boot.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Changes that were committed.
+    pub committed: AtomicU64,
+    /// Compare-and-sets that lost to another scheduler.
+    pub conflicts: AtomicU64,
+    /// Requests that were planned anew because of that.
+    pub replanned: AtomicU64,
+    /// Overdue bookings of others that were settled or dropped.
+    pub settled_for_others: AtomicU64,
+}
+
+impl Counts {
+    /// One more.
+    pub fn up(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One scheduler: what every verb works with. Clones are the same scheduler.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    /// This host, for events.
+    pub host: HostId,
+    /// Records.
+    pub state: Arc<dyn State>,
+    /// Events.
+    pub bus: Arc<dyn Bus>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Hosts of VMs.
+    pub hosts: Arc<dyn Hosts>,
+    /// How it behaves.
+    pub settings: Settings,
+    /// What was done.
+    pub counts: Arc<Counts>,
+    view: Arc<Mutex<View>>,
+}
+
+impl Scheduler {
+    /// A scheduler that knows nothing of the inventory yet.
+    pub fn new(
+        host: HostId,
+        state: Arc<dyn State>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        hosts: Arc<dyn Hosts>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            host,
+            state,
+            bus,
+            clock,
+            hosts,
+            settings,
+            counts: Arc::default(),
+            view: Arc::default(),
+        }
+    }
+
+    /// The view; held for decisions only, never while waiting.
+    pub fn view(&self) -> MutexGuard<'_, View> {
+        // a panic in a decision leaves a view that is at worst out of date, which every write checks
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A fresh name for a change.
+    fn fresh_id(&self) -> String {
+        runtime::ulid(&*self.clock)
+    }
+
+    /// The name that follows from an idempotency key: the same key, the same name.
+    fn id_from(key: &str) -> String {
+        let hash = blake3::hash(key.as_bytes()).to_hex();
+        format!("R{}", hash[..25].to_uppercase())
+    }
+}

@@ -1,0 +1,334 @@
+//! Booking, deciding, settling: see `core::ledger` for why this can't oversell.
+
+use bytes::Bytes;
+use futures::future::join_all;
+use serde::Serialize;
+
+use super::view::{key, read};
+use super::{Counts, Scheduler};
+use crate::core::amounts::{DIM_WORDS, Sums};
+use crate::core::change::Takes;
+use crate::core::ledger::{Booking, PlacementRecord, RackRecord, Share, TenantRecord};
+use crate::{Kind, RackError, Result};
+
+/// How often one record is read again before its writer gives up.
+const RECORD_ATTEMPTS_MAX: usize = 64;
+
+/// What a change takes, before it is decided.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// The placement.
+    pub placement: String,
+    /// The change.
+    pub change: String,
+    /// By rack.
+    pub takes: Takes,
+    /// Of whose quota, and how much.
+    pub tenant: Option<(String, Sums)>,
+}
+
+/// A value as the state keeps it.
+pub(super) fn encoded(value: &impl Serialize) -> Result<Bytes> {
+    let json = serde_json::to_vec(value);
+    json.map(Bytes::from).map_err(|e| {
+        RackError::new(
+            Kind::Internal,
+            format!("a record can't be written: {e}; nothing was changed"),
+        )
+    })
+}
+
+fn lost(error: &state::StateError) -> bool {
+    matches!(error.kind, state::Kind::Conflict | state::Kind::NotFound)
+}
+
+impl Scheduler {
+    /// Books everything tentatively, or nothing.
+    ///
+    /// # Errors
+    /// `Busy` when others were faster: plan again. `Conflict` when the quota has no room.
+    pub async fn reserve(&self, reservation: &Reservation) -> Result<()> {
+        let until_ms = self.clock.now_ms().saturating_add(self.settings.tentative_ms);
+        if let Some((tenant, sums)) = &reservation.tenant {
+            self.reserve_quota(tenant, *sums, reservation, until_ms).await?;
+        }
+        let each = reservation.takes.iter().map(|(rack, taken)| {
+            let booking = Booking {
+                placement: reservation.placement.clone(),
+                change: reservation.change.clone(),
+                until_ms: Some(until_ms),
+                taken: taken.clone(),
+            };
+            async move { self.book(rack, booking).await }
+        });
+        let results = join_all(each).await;
+        match results.into_iter().find_map(std::result::Result::err) {
+            None => Ok(()),
+            Some(error) => {
+                self.abandon(reservation).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn book(&self, rack: &str, booking: Booking) -> Result<()> {
+        self.change_rack(rack, |record| record.book(rack, booking.clone()).map(|()| true))
+            .await
+    }
+
+    /// Changes a rack's record by compare-and-set, as often as it takes. `change` says whether there is anything to write.
+    pub(super) async fn change_rack(
+        &self,
+        rack: &str,
+        mut change: impl FnMut(&mut RackRecord) -> Result<bool>,
+    ) -> Result<()> {
+        let at = key("racks", rack)?;
+        let mut known = self.view().rack(rack).cloned();
+        for attempt in 0..RECORD_ATTEMPTS_MAX {
+            let (revision, mut record) = match known.take() {
+                Some(known) => known,
+                None => self.read_rack(rack).await?,
+            };
+            let tidied = self.settle_overdue(&mut record).await?;
+            let outcome = change(&mut record);
+            // what an old record refuses, or has nothing of, may be otherwise in the present one
+            if attempt == 0 && !matches!(outcome, Ok(true)) {
+                known = Some(self.read_rack(rack).await?);
+                continue;
+            }
+            if !outcome? && !tidied {
+                return Ok(());
+            }
+            debug_assert!(record.version > 0);
+            match self.state.update(&at, encoded(&record)?, revision).await {
+                Ok(revision) => {
+                    self.view().apply(rack, revision, record);
+                    return Ok(());
+                }
+                Err(error) if lost(&error) => Counts::up(&self.counts.conflicts),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RackError::new(
+            Kind::Busy,
+            format!("rack {rack} was changed by others again and again; nothing was changed"),
+        ))
+    }
+
+    /// Gives up what was booked and not decided. What can't be given up now is dropped once its time has passed.
+    pub async fn abandon(&self, reservation: &Reservation) {
+        let (placement, change) = (&reservation.placement, &reservation.change);
+        let each = reservation.takes.keys().map(|rack| async move {
+            let dropped = self.change_rack(rack, |record| Ok(record.drop_change(placement, change)));
+            if let Err(error) = dropped.await {
+                tracing::warn!(rack, %error, "a tentative booking stays until its time has passed");
+            }
+        });
+        join_all(each).await;
+        if let Some((tenant, _)) = &reservation.tenant {
+            let dropped = self.change_tenant(tenant, |record| {
+                record.drop_change(placement, change);
+                Ok(())
+            });
+            if let Err(error) = dropped.await {
+                tracing::warn!(tenant, %error, "a tentative share stays until its time has passed");
+            }
+        }
+    }
+
+    /// A placement's record and its revision.
+    ///
+    /// # Errors
+    /// When the state can't be read.
+    pub async fn placement(&self, id: &str) -> Result<Option<(u64, PlacementRecord)>> {
+        match self.state.get(&key("placements", id)?).await? {
+            None => Ok(None),
+            Some(entry) => Ok(Some((entry.revision, read(&entry)?))),
+        }
+    }
+
+    /// The one write that decides. `None`: there was no record when the change began.
+    ///
+    /// # Errors
+    /// `Busy` when the record changed since: what was booked is void, plan again.
+    pub async fn decide(&self, record: &PlacementRecord, revision: Option<u64>) -> Result<u64> {
+        let (at, value) = (key("placements", &record.id)?, encoded(record)?);
+        let written = match revision {
+            None => self.state.create(&at, value).await,
+            Some(revision) => self.state.update(&at, value, revision).await,
+        };
+        match written {
+            Ok(revision) => {
+                Counts::up(&self.counts.committed);
+                Ok(revision)
+            }
+            Err(error) if lost(&error) => {
+                Counts::up(&self.counts.conflicts);
+                Err(RackError::new(
+                    Kind::Busy,
+                    format!(
+                        "placement {} was changed by others meanwhile; nothing was changed",
+                        record.id
+                    ),
+                ))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Settles what is overdue in a rack's record: firm if its placement says so, else dropped, after a late decision was made
+    /// impossible. True when the record changed.
+    async fn settle_overdue(&self, record: &mut RackRecord) -> Result<bool> {
+        let mut changed = false;
+        for (placement, change) in record.overdue(self.clock.now_ms()) {
+            changed |= match self.is_committed(&placement, &change).await? {
+                true => record.settle(&placement, &change),
+                false => record.drop_change(&placement, &change),
+            };
+            Counts::up(&self.counts.settled_for_others);
+        }
+        Ok(changed)
+    }
+
+    /// Whether a change was committed; if not, it never will be once this returns.
+    pub(super) async fn is_committed(&self, placement: &str, change: &str) -> Result<bool> {
+        for _ in 0..RECORD_ATTEMPTS_MAX {
+            let fenced = match self.placement(placement).await? {
+                Some((_, record)) if record.changes.iter().any(|c| c == change) => return Ok(true),
+                Some((revision, mut record)) => {
+                    record.changed_at_ms = self.clock.now_ms();
+                    let at = key("placements", placement)?;
+                    self.state.update(&at, encoded(&record)?, revision).await
+                }
+                None => {
+                    let void = PlacementRecord::void(placement, self.clock.now_ms());
+                    self.state.create(&key("placements", placement)?, encoded(&void)?).await
+                }
+            };
+            match fenced {
+                Ok(_) => return Ok(false),
+                Err(error) if lost(&error) => Counts::up(&self.counts.conflicts),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RackError::new(
+            Kind::Busy,
+            format!("placement {placement} was changed by others again and again; nothing was changed"),
+        ))
+    }
+
+    async fn reserve_quota(&self, tenant: &str, sums: Sums, reservation: &Reservation, until_ms: u64) -> Result<()> {
+        let share = Share {
+            placement: reservation.placement.clone(),
+            change: reservation.change.clone(),
+            until_ms: Some(until_ms),
+            sums,
+            revision: 0,
+        };
+        self.change_tenant(tenant, |record| {
+            record.book(share.clone()).map_err(|(d, free)| {
+                RackError::new(
+                    Kind::Conflict,
+                    format!(
+                        "tenant {tenant} may book {free} {} more, and this wants {}; nothing was placed",
+                        DIM_WORDS[d], sums[d]
+                    ),
+                )
+                .hint(format!("windlass rack quota {tenant}"))
+            })
+        })
+        .await
+    }
+
+    /// Changes a tenant's record, when there is one, by compare-and-set.
+    pub(super) async fn change_tenant(
+        &self,
+        tenant: &str,
+        mut change: impl FnMut(&mut TenantRecord) -> Result<()>,
+    ) -> Result<()> {
+        let at = key("tenants", tenant)?;
+        for _ in 0..RECORD_ATTEMPTS_MAX {
+            let Some(entry) = self.state.get(&at).await? else {
+                return Ok(());
+            };
+            let mut record: TenantRecord = read(&entry)?;
+            for (placement, of_change) in record.overdue(self.clock.now_ms()) {
+                match self.is_committed(&placement, &of_change).await? {
+                    true => {
+                        let sums = self.placement(&placement).await?;
+                        if let Some((_, p)) = sums {
+                            record.set(&placement, &p.changes, p.sums(), p.revision);
+                        }
+                    }
+                    false => record.drop_change(&placement, &of_change),
+                }
+            }
+            change(&mut record)?;
+            match self.state.update(&at, encoded(&record)?, entry.revision).await {
+                Ok(_) => return Ok(()),
+                Err(error) if lost(&error) => Counts::up(&self.counts.conflicts),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RackError::new(
+            Kind::Busy,
+            format!("tenant {tenant} was changed by others again and again; nothing was changed"),
+        ))
+    }
+
+    /// Gives back what a committed change leaves, then notes that nothing is left to do. Any step may come twice.
+    ///
+    /// # Errors
+    /// When the state can't be written; the same call, or the next sweep, goes on.
+    pub async fn finish(&self, id: &str) -> Result<u64> {
+        let mut given = 0;
+        for _ in 0..RECORD_ATTEMPTS_MAX {
+            let Some((revision, mut record)) = self.placement(id).await? else {
+                return Ok(given);
+            };
+            for leaving in &record.leaving {
+                let mut here = 0;
+                let before = &record.changes[..leaving.after.min(record.changes.len())];
+                let back = self.change_rack(&leaving.rack, |rack| {
+                    here = rack.give_back(id, &leaving.host, &leaving.vms, before);
+                    Ok(here > 0)
+                });
+                match back.await {
+                    Ok(()) => given += here,
+                    // the rack was taken out of the inventory, and its bookings with it
+                    Err(error) if error.kind == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if let Some(tenant) = &record.ask.tenant {
+                let sums = record.sums();
+                self.change_tenant(tenant, |t| {
+                    t.set(id, &record.changes, sums, record.revision);
+                    Ok(())
+                })
+                .await?;
+            }
+            let releasing = record.state == wire::rack_scheduler::PlacementState::Releasing;
+            if record.leaving.is_empty() && !releasing {
+                return Ok(given);
+            }
+            record.leaving.clear();
+            if releasing {
+                record.state = wire::rack_scheduler::PlacementState::Released;
+            }
+            match self
+                .state
+                .update(&key("placements", id)?, encoded(&record)?, revision)
+                .await
+            {
+                Ok(_) => return Ok(given),
+                Err(error) if lost(&error) => Counts::up(&self.counts.conflicts),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RackError::new(
+            Kind::Busy,
+            format!("placement {id} was changed by others again and again; the rest is given back later"),
+        ))
+    }
+}

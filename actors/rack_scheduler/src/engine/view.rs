@@ -1,0 +1,243 @@
+//! What this scheduler believes of the inventory: the records that it last saw, and the table made from them. It may be out of
+//! date; every write is checked against the record that it replaces.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::{FutureExt, StreamExt};
+use state::{Change, Entry, Key, LIST_ENTRIES_MAX, Prefix, State, Watch};
+
+use super::Scheduler;
+use crate::core::inventory::{Fits, Inventory};
+use crate::core::ledger::{RackRecord, VERSION};
+use crate::{Kind, RackError, Result};
+
+/// Where rack records stand.
+pub(super) const RACKS: &str = "rack_scheduler/racks";
+
+/// The view.
+#[derive(Default)]
+pub struct View {
+    racks: BTreeMap<String, (u64, RackRecord)>,
+    table: Inventory,
+    hosts: HashMap<String, usize>,
+    /// How many VMs of each kind fit where.
+    pub fits: Fits,
+    stale: bool,
+    loaded: bool,
+    watch: Option<Watch>,
+    newest: u64,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("racks", &self.racks.len())
+            .field("hosts", &self.hosts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// The table and what fits, brought up to the records.
+    pub fn table(&mut self) -> (&mut Inventory, &mut Fits) {
+        if self.stale {
+            self.stale = false;
+            self.fits.clear();
+            self.table = Inventory::new(self.racks.iter().map(|(id, (_, record))| record.seed(id)));
+            self.hosts = self.table.hosts.iter().cloned().zip(0..).collect();
+        }
+        (&mut self.table, &mut self.fits)
+    }
+    /// A rack's record and its revision.
+    pub fn rack(&self, id: &str) -> Option<&(u64, RackRecord)> {
+        self.racks.get(id)
+    }
+    /// All records.
+    pub fn racks(&self) -> &BTreeMap<String, (u64, RackRecord)> {
+        &self.racks
+    }
+    /// The rack of a host.
+    pub fn rack_of(&mut self, host: &str) -> Option<String> {
+        self.table();
+        let number = *self.hosts.get(host)?;
+        Some(self.table.racks[self.table.rack_of(number) as usize].id.clone())
+    }
+    /// The number of a host in the table.
+    pub fn host(&mut self, id: &str) -> Option<usize> {
+        self.table();
+        self.hosts.get(id).copied()
+    }
+    /// Takes in a record, unless a newer one is known.
+    pub fn apply(&mut self, id: &str, revision: u64, record: RackRecord) {
+        self.newest = self.newest.max(revision);
+        if let Some((known, before)) = self.racks.get(id) {
+            if *known >= revision {
+                return;
+            }
+            let same_hosts = before.hosts == record.hosts && before.row == record.row && before.zone == record.zone;
+            if same_hosts && !self.stale {
+                let booked = record.seed(id);
+                if let Some(rack) = self.table.rack(id) {
+                    let hosts = self.table.racks[rack as usize].hosts.clone();
+                    for (number, host) in hosts.zip(booked.hosts) {
+                        if self.table.room(number) != host.room {
+                            self.table.set_room(number, &host.room);
+                        }
+                    }
+                }
+            } else {
+                self.stale = true;
+            }
+        } else {
+            self.stale = true;
+        }
+        self.racks.insert(id.to_owned(), (revision, record));
+    }
+    /// Forgets a rack that has gone.
+    pub fn forget(&mut self, id: &str, revision: u64) {
+        if self.racks.get(id).is_some_and(|(known, _)| *known < revision) {
+            self.racks.remove(id);
+            self.stale = true;
+        }
+    }
+}
+
+/// A key of this concern.
+pub(super) fn key(kind: &str, name: &str) -> Result<Key> {
+    Ok(Key::new(format!("rack_scheduler/{kind}/{name}"))?)
+}
+
+/// Reads a record.
+pub(super) fn read<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
+    serde_json::from_slice(&entry.value).map_err(|e| {
+        RackError::new(
+            Kind::Corrupt,
+            format!("record {} can't be read: {e}; nothing was changed", entry.key),
+        )
+    })
+}
+
+/// Reads a rack's record of a version that this windlass knows.
+pub(super) fn read_rack(entry: &Entry) -> Result<RackRecord> {
+    let record: RackRecord = read(entry)?;
+    if record.version > VERSION {
+        return Err(RackError::new(
+            Kind::Corrupt,
+            format!(
+                "record {} has version {}; this windlass knows {VERSION}; nothing was changed",
+                entry.key, record.version
+            ),
+        )
+        .hint("use the newer windlass"));
+    }
+    Ok(record)
+}
+
+/// Every entry below a prefix.
+pub(super) async fn all(state: &dyn State, below: &str) -> Result<Vec<Entry>> {
+    let prefix = Prefix::below(&Key::new(below)?);
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let page = state
+            .list(&prefix, entries.last().map(|e| &e.key), LIST_ENTRIES_MAX)
+            .await?;
+        let last = page.len() < LIST_ENTRIES_MAX;
+        entries.extend(page);
+        if last {
+            return Ok(entries);
+        }
+    }
+}
+
+fn rack_id(key: &Key) -> &str {
+    key.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+impl Scheduler {
+    /// Takes in what changed since; the first time, everything.
+    ///
+    /// # Errors
+    /// When the state can't be read.
+    pub async fn refresh(&self) -> Result<()> {
+        if !self.view().loaded {
+            return self.read_all().await;
+        }
+        let mut guard = self.view();
+        let Some(mut watch) = guard.watch.take() else {
+            return Ok(());
+        };
+        // what is there already is taken; nothing is waited for
+        let alive = loop {
+            match watch.next().now_or_never() {
+                None => break true,
+                Some(Some(Ok(Change::Put(entry)))) => match read_rack(&entry) {
+                    Ok(record) => guard.apply(rack_id(&entry.key), entry.revision, record),
+                    Err(error) => tracing::warn!(%error, "a rack is left out"),
+                },
+                Some(Some(Ok(Change::Deleted { key, revision }))) => guard.forget(rack_id(&key), revision),
+                Some(Some(Err(error))) => {
+                    tracing::debug!(%error, "the watch ended; everything is read again");
+                    break false;
+                }
+                Some(None) => break false,
+            }
+        };
+        match alive {
+            true => guard.watch = Some(watch),
+            false => guard.loaded = false,
+        }
+        Ok(())
+    }
+
+    async fn read_all(&self) -> Result<()> {
+        let entries = all(&*self.state, RACKS).await?;
+        let mut newest = 0;
+        {
+            let mut view = self.view();
+            let there: std::collections::BTreeSet<&str> = entries.iter().map(|e| rack_id(&e.key)).collect();
+            let gone: Vec<String> = view
+                .racks
+                .keys()
+                .filter(|id| !there.contains(id.as_str()))
+                .cloned()
+                .collect();
+            for id in gone {
+                view.racks.remove(&id);
+                view.stale = true;
+            }
+            for entry in &entries {
+                match read_rack(entry) {
+                    Ok(record) => view.apply(rack_id(&entry.key), entry.revision, record),
+                    Err(error) => tracing::warn!(%error, "a rack is left out"),
+                }
+            }
+            newest = newest.max(view.newest);
+        }
+        // a watch saves looking; without one, lost compare-and-sets bring the view up to date
+        let watch = self.state.watch(&Prefix::below(&Key::new(RACKS)?), newest).await;
+        let mut view = self.view();
+        view.watch = watch.ok();
+        view.loaded = true;
+        Ok(())
+    }
+
+    /// Reads one rack's record and takes it in.
+    ///
+    /// # Errors
+    /// `NotFound` when it has gone; when the state can't be read.
+    pub async fn read_rack(&self, id: &str) -> Result<(u64, RackRecord)> {
+        let Some(entry) = self.state.get(&key("racks", id)?).await? else {
+            let mut view = self.view();
+            view.racks.remove(id);
+            view.stale = true;
+            return Err(RackError::new(
+                Kind::NotFound,
+                format!("rack {id} is not in the inventory; nothing was changed"),
+            )
+            .hint("windlass rack inventory"));
+        };
+        let record = read_rack(&entry)?;
+        self.view().apply(id, entry.revision, record.clone());
+        Ok((entry.revision, record))
+    }
+}

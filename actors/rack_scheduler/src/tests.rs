@@ -1,0 +1,8 @@
+//! The core by table and by property, and beside an exhaustive search; the engine on real state, and in simulation.
+
+mod asks;
+mod exhaustive;
+mod placing;
+mod simulation;
+mod slow_state;
+mod standing;

@@ -1,0 +1,332 @@
+//! Five schedulers on one inventory, by seed: which of them takes the next step is rolled, and any of them may die between any
+//! two steps. After every write no host is oversold; at the end, when the sweep went over what the dead left, booked is exactly
+//! what is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use futures::task::noop_waker;
+use runtime::ManualClock;
+use wire::HostId;
+use wire::rack_scheduler::{
+    HostState, PlacementState, RackAsk, RackEvacuate, RackGrow, RackList, RackLoad, RackMark, RackQuota, RackShrink,
+    Resources,
+};
+
+use super::asks::{ask, fleet, vms};
+use super::slow_state::SlowState;
+use crate::core::ledger::{PlacementRecord, RackRecord, TenantRecord};
+use crate::engine::{Scheduler, Settings};
+use crate::port::Silent;
+use crate::scenario::Dice;
+
+const SCHEDULERS: usize = 5;
+const RACKS: u64 = 8;
+/// Steps of simulated time, in milliseconds.
+const STEP_MS: u64 = 7;
+
+type Task = Pin<Box<dyn Future<Output = Option<String>>>>;
+
+struct World {
+    state: Arc<SlowState>,
+    clock: Arc<ManualClock>,
+    dice: Dice,
+    schedulers: Vec<Scheduler>,
+    tasks: Vec<Option<Task>>,
+    known: Vec<String>,
+    begun: u64,
+    died: u64,
+    writes_checked: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let state = Arc::new(SlowState::default());
+        let clock = Arc::new(ManualClock::new(1_000_000, seed));
+        let mut world = Self {
+            schedulers: vec![],
+            tasks: (0..SCHEDULERS).map(|_| None).collect(),
+            state,
+            clock,
+            dice: Dice::new(seed),
+            known: vec![],
+            begun: 0,
+            died: 0,
+            writes_checked: 0,
+        };
+        world.schedulers = (0..SCHEDULERS).map(|_| world.scheduler()).collect();
+        world
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        Scheduler::new(
+            HostId::new("h1").unwrap(),
+            self.state.clone(),
+            Arc::new(bus::InProcess::new()),
+            self.clock.clone(),
+            Arc::new(Silent),
+            Settings {
+                tentative_ms: 400,
+                ..Settings::default()
+            },
+        )
+    }
+
+    /// What a scheduler does next; ends with the id of a placement that it made.
+    fn request(&mut self, n: usize) -> Task {
+        self.begun += 1;
+        let scheduler = self.schedulers[n].clone();
+        let id = (!self.known.is_empty()).then(|| {
+            let at = self.dice.between(0, self.known.len() as u64 - 1);
+            self.known[at as usize].clone()
+        });
+        let (roll, count) = (self.dice.between(0, 99), self.dice.between(1, 6));
+        let host = format!("r{}-h{}", self.dice.between(0, RACKS - 1), self.dice.between(0, 2));
+        // some request ids come twice, from another scheduler too
+        let request_id = format!("q{}", self.dice.between(0, 40 + self.begun));
+        let with_id = self.dice.percent(50);
+        Box::pin(async move {
+            match (roll, id) {
+                (0..=44, _) | (_, None) => {
+                    let request = RackAsk {
+                        tenant: (roll % 3 == 0).then(|| "ads".to_owned()),
+                        seed: 1,
+                        ..ask(count.max(2), 2)
+                    };
+                    let request_id = with_id.then_some(request_id.as_str());
+                    scheduler.place(&request, request_id).await.ok().map(|p| p.id)
+                }
+                (45..=59, Some(id)) => {
+                    let request = RackGrow {
+                        id,
+                        vms: vec![vms(count, 1, 256)],
+                        groups: vec![],
+                    };
+                    {
+                        let _refused = scheduler.grow(&request, None).await;
+                        None
+                    }
+                }
+                (60..=69, Some(id)) => {
+                    let request = RackShrink { id, count, vms: vec![] };
+                    {
+                        let _refused = scheduler.shrink(&request).await;
+                        None
+                    }
+                }
+                (70..=91, Some(id)) => {
+                    let _refused = scheduler.release(&id).await;
+                    None
+                }
+                (92..=94, _) => {
+                    let request = RackEvacuate {
+                        host: Some(host),
+                        rack: None,
+                        state: HostState::Draining,
+                        move_groups: true,
+                    };
+                    {
+                        let _refused = scheduler.evacuate(&request).await;
+                        None
+                    }
+                }
+                (95..=97, _) => {
+                    let request = RackMark {
+                        host,
+                        state: HostState::Up,
+                    };
+                    {
+                        let _refused = scheduler.mark(&request).await;
+                        None
+                    }
+                }
+                _ => {
+                    let _refused = scheduler.sweep().await;
+                    None
+                }
+            }
+        })
+    }
+
+    fn step(&mut self, deaths_percent: u64) {
+        self.clock.advance(STEP_MS);
+        let n = self.dice.between(0, SCHEDULERS as u64 - 1) as usize;
+        if self.tasks[n].is_none() {
+            self.tasks[n] = Some(self.request(n));
+        }
+        if self.dice.percent(deaths_percent) {
+            // dies here, between two steps; its successor knows nothing
+            self.tasks[n] = None;
+            self.schedulers[n] = self.scheduler();
+            self.died += 1;
+            return;
+        }
+        let waker = noop_waker();
+        let task = self.tasks[n].as_mut().expect("there is one");
+        if let Poll::Ready(id) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
+            self.known.extend(id);
+            self.tasks[n] = None;
+            if self.known.len() > 60 {
+                self.known.remove(0);
+            }
+        }
+    }
+
+    /// Drives one future to its end, alone.
+    fn alone<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = Box::pin(future);
+        let waker = noop_waker();
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return value;
+            }
+        }
+    }
+
+    fn racks(&self) -> BTreeMap<String, RackRecord> {
+        self.alone(crate::tests::standing::records(&self.scheduler()))
+    }
+
+    fn check_no_host_is_oversold(&mut self) {
+        let writes = self.state.writes.load(Ordering::SeqCst);
+        if writes != self.writes_checked {
+            self.writes_checked = writes;
+            self.racks();
+        }
+    }
+}
+
+/// Everything that is booked, by placement, host and VM; none of it twice.
+fn booked(racks: &BTreeMap<String, RackRecord>) -> BTreeSet<(String, String, u32, u32)> {
+    let mut booked = BTreeSet::new();
+    for booking in racks.values().flat_map(|r| &r.bookings) {
+        for taken in &booking.taken {
+            for vm in &taken.vms {
+                let fresh = booked.insert((booking.placement.clone(), taken.host.clone(), taken.group, *vm));
+                assert!(fresh, "{booking:?} books a VM twice");
+            }
+        }
+    }
+    booked
+}
+
+fn committed(records: &[PlacementRecord]) -> BTreeSet<(String, String, u32, u32)> {
+    let mut committed = BTreeSet::new();
+    for record in records {
+        for (g, group) in record.groups.iter().enumerate() {
+            let racks: BTreeSet<_> = group.on.iter().map(|o| o.host.split('-').next().unwrap()).collect();
+            assert!(racks.len() <= 1, "group {} is in racks {racks:?}", group.name);
+            for on in &group.on {
+                for vm in &on.vms {
+                    committed.insert((record.id.clone(), on.host.clone(), g as u32, *vm));
+                }
+            }
+        }
+    }
+    committed
+}
+
+fn run(seed: u64, requests: u64) {
+    let mut world = World::new(seed);
+    let first = world.scheduler();
+    world.alone(async {
+        let inventory = fleet(RACKS, 3);
+        first
+            .load(&RackLoad {
+                inventory,
+                replace: false,
+            })
+            .await
+            .unwrap();
+        let quota = Resources {
+            vcpus: 60,
+            ..Resources::default()
+        };
+        let tenant = "ads".to_owned();
+        first
+            .quota(&RackQuota {
+                tenant,
+                quota: Some(quota),
+            })
+            .await
+            .unwrap();
+    });
+    let mut steps = 0u64;
+    while world.begun < requests {
+        world.step(1);
+        steps += 1;
+        if steps.is_multiple_of(8) {
+            world.check_no_host_is_oversold();
+        }
+    }
+    // everyone dies; those who come after find out what was decided
+    world.tasks.iter_mut().for_each(|t| *t = None);
+    world.clock.advance(10_000);
+    let last = world.scheduler();
+    let (racks, records, tenant) = world.alone(async {
+        for _ in 0..4 {
+            last.sweep().await.unwrap();
+        }
+        let racks = crate::tests::standing::records(&last).await;
+        let mut records = vec![];
+        let listing = last.list(&RackList::default()).await.unwrap();
+        for listed in &listing.placements {
+            records.push(last.placement(&listed.id).await.unwrap().unwrap().1);
+        }
+        let quota = RackQuota {
+            tenant: "ads".into(),
+            quota: Some(Resources::default()),
+        };
+        (racks, records, last.quota(&quota).await.unwrap())
+    });
+    let context = format!(
+        "seed {seed}: {} requests, {steps} steps, {} deaths",
+        world.begun, world.died
+    );
+    assert!(world.died > requests / 50, "{context}");
+    assert!(
+        records
+            .iter()
+            .all(|r| r.state == PlacementState::Placed && r.leaving.is_empty()),
+        "{context}"
+    );
+    assert_eq!(booked(&racks), committed(&records), "{context}");
+    let mut of_ads = TenantRecord::default();
+    for record in records.iter().filter(|r| r.ask.tenant.is_some()) {
+        of_ads.set(&record.id, &record.changes, record.sums(), record.revision);
+    }
+    assert_eq!(tenant.booked.vcpus, of_ads.booked()[0], "{context}");
+    // what everyone gives back leaves nothing
+    world.alone(async {
+        for record in &records {
+            last.release(&record.id).await.unwrap();
+        }
+        assert!(
+            crate::tests::standing::records(&last)
+                .await
+                .values()
+                .all(|r| r.bookings.is_empty())
+        );
+    });
+    eprintln!("{context}; {} placements stood", records.len());
+}
+
+#[test]
+fn five_schedulers_that_die_anywhere_never_oversell() {
+    let seed: u64 = std::env::var("WINDLASS_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1);
+    let requests: u64 = std::env::var("WINDLASS_RACK_REQUESTS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(6_000);
+    const RUN: u64 = 1_000;
+    for n in 0..requests.div_ceil(RUN) {
+        run(seed.wrapping_add(n), RUN.min(requests));
+    }
+}
