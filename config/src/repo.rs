@@ -29,6 +29,8 @@ pub struct Repo {
     pub cache_bytes_max: u64,
     /// How new repositories cut disks.
     pub chunker: ChunkerConfig,
+    /// How to speak to an S3 server.
+    pub s3: crate::RepoS3,
 }
 
 /// How new repositories cut disks, as it stands in the file.
@@ -104,13 +106,13 @@ impl ChunkerConfig {
 
 pub(crate) static SECTION: Section = Section {
     name: "repo",
-    about: "The chunk repository. Credentials of gs:// and az:// come from the environment, as their SDKs document; never from this file.",
+    about: "The chunk repository. Credentials of s3://, gs:// and az:// come from the environment, as their SDKs document; never from this file.",
     keys: &[
         Key {
             path: "repo.url",
             kind: KeyType::RepoUrl,
             preset: Preset::Derived("file://<state_dir>/repo"),
-            about: "Where, when a request does not say: file:///…, memory://…, gs://bucket/…, az://container/….",
+            about: "Where, when a request does not say: file:///…, s3://bucket/…, gs://bucket/…, az://container/…, memory://….",
         },
         Key {
             path: "repo.pack_bytes",

@@ -256,11 +256,17 @@ fn what_is_no_toml_or_of_another_type_is_told() {
 #[test]
 fn repository_urls_are_checked_and_never_carry_a_password() {
     let load_url = |url: &str| load_with(&format!("[repo]\nurl = \"{url}\""), &[], &Flags::default());
-    for url in ["file:///srv/r", "memory://x", "gs://b/p", "az://c"] {
+    for url in [
+        "file:///srv/r",
+        "memory://x",
+        "gs://b/p",
+        "az://c",
+        "s3://b/p?endpoint=http://h",
+    ] {
         assert_eq!(load_url(url).unwrap().config.repo.url, url);
     }
     assert_eq!(load_url("/srv/r").unwrap().config.repo.url, "file:///srv/r");
-    for url in ["", "srv/r", "file://srv/r", "http://x", "s3://b"] {
+    for url in ["", "srv/r", "file://srv/r", "http://x", "s3:b"] {
         assert!(load_url(url).is_err(), "{url}");
     }
     let message = load_url("gs://ada:hunter2@b/p").unwrap_err().to_string();

@@ -78,6 +78,7 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
         KeyType::TokenOrEmpty => text.is_empty() || wire::HostId::new(text).is_ok(),
         KeyType::Labels => text.is_empty() || (text.split(',').count() <= LABELS_MAX && text.split(',').all(is_label)),
         KeyType::Path => Path::new(text).is_absolute(),
+        KeyType::Word => text.len() <= 512 && text.bytes().all(|b| b.is_ascii_graphic()),
         KeyType::RepoUrl => return repo_url(key, text),
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
         KeyType::Listen => text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok(),
@@ -117,8 +118,8 @@ fn wrong(key: &Key, text: &str) -> String {
     )
 }
 
-/// The schemes that a repository can have now; others are refused early, with their seat named.
-const SCHEMES: &[&str] = &["file", "memory", "gs", "az"];
+/// The schemes that a repository can have; others are refused early.
+const SCHEMES: &[&str] = &["file", "s3", "memory", "gs", "az"];
 
 fn repo_url(key: &Key, text: &str) -> Result<Value, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -127,14 +128,8 @@ fn repo_url(key: &Key, text: &str) -> Result<Value, String> {
             false => Err(wrong(key, text)),
         };
     };
-    if scheme == "s3" {
-        return Err(format!(
-            "{}: s3:// comes in the next release; wanted is {}",
-            key.path,
-            key.kind.wanted()
-        ));
-    }
-    if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') || scheme == "s3" && rest.contains('@') {
         // the text is not repeated: it holds a secret
         return Err(format!(
             "{}: a URL carries no user or password here; they come from the environment",

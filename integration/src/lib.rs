@@ -3,6 +3,8 @@
 //! - [`power`]: what a power loss leaves: a recording file system and the crash states of a recording
 //! - [`disk`]: real ext4 disk images without root, sparse files, comparison
 //! - [`process`]: runs the `windlass` binary, kills it in the middle, finds free ports
+//! - [`fault_proxy`]: a TCP and an HTTP proxy that delay, cut, truncate and lie
+//! - [`s3_server`]: Garage and `rclone serve s3`
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
 //! - [`limits`]: places that are full, or may not be written, also for root
@@ -13,11 +15,13 @@
 //! `scripts/deps.sh test` installs for [`nats`].
 
 pub mod disk;
+pub mod fault_proxy;
 pub mod limits;
 pub mod nats;
 pub mod power;
 pub mod process;
 mod random;
+pub mod s3_server;
 pub mod scratch;
 pub mod tree;
 

@@ -135,6 +135,7 @@ fn wire_and_ports_point_inwards() {
         &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
     );
     allow("windlass-qcow2", &[]);
+    allow("windlass-s3", &["windlass-store"]);
     allow("windlass-config", &["windlass-wire"]);
     allow(
         "windlass-runtime",
@@ -147,9 +148,16 @@ fn wire_and_ports_point_inwards() {
 
 #[test]
 fn each_sdk_has_one_room() {
-    let owners: [(&str, &[&str]); 7] = [
+    let owners: [(&str, &[&str]); 14] = [
         ("object_store", &["windlass-object"]),
         ("aws-sdk-s3", &["windlass-s3"]),
+        ("aws-config", &["windlass-s3"]),
+        ("aws-runtime", &["windlass-s3"]),
+        ("aws-credential-types", &["windlass-s3"]),
+        ("aws-smithy-async", &["windlass-s3"]),
+        ("aws-smithy-types", &["windlass-s3"]),
+        ("aws-smithy-runtime-api", &["windlass-s3"]),
+        ("aws-smithy-http-client", &["windlass-s3"]),
         ("async-nats", &["windlass-nats"]),
         ("redb", &["windlass-state", "windlass-jobs"]),
         ("config", &["windlass-config"]),

@@ -2,7 +2,7 @@
 
 use wire::house::{ConcernState, StatusReply};
 use wire::job::{Job, JobListing, JobState, Progress};
-use wire::repo::{Chunker, RepoCounts, RepoInfo};
+use wire::repo::{Chunker, RepoCounts, RepoInfo, StoreHonours};
 use wire::snapshot::{
     ByteRange, DiffReport, DiskRestore, ExportReport, Forgotten, RestoreReport, SnapshotInfo, SnapshotKind,
     SnapshotListing, VerifyReport,
@@ -262,13 +262,42 @@ fn chunker(chunker: Chunker) -> String {
 
 /// `windlass repo init` and `repo show`
 pub fn repo(info: &RepoInfo) -> String {
-    pairs([
+    let mut rows = vec![
         ("repository", info.url.clone()),
         ("id", info.id.clone()),
         ("format", format!("version {}", info.version)),
         ("made", time(&info.created_at)),
         ("chunks", chunker(info.chunker)),
-    ])
+    ];
+    if let Some(store) = &info.store {
+        let (honoured, not) = honours(store);
+        rows.push(("store honours", honoured));
+        rows.push(("store does not", not));
+    }
+    pairs(rows)
+}
+
+/// What a store was seen to honour, and what not.
+fn honours(store: &StoreHonours) -> (String, String) {
+    let seen = [
+        ("ranges", Some(store.ranges)),
+        ("read after write", Some(store.read_after_write)),
+        ("list after write", Some(store.list_after_write)),
+        ("Last-Modified", Some(store.last_modified)),
+        ("ordered lists", Some(store.list_ordered)),
+        ("conditional PUT", store.conditional_put),
+        ("checking of checksums", store.checksums_checked),
+        ("telling of checksums", store.checksums_told),
+    ];
+    let named = |which: bool| {
+        let names: Vec<_> = seen.iter().filter(|s| s.1 == Some(which)).map(|s| s.0).collect();
+        if names.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    (named(true), named(false))
 }
 
 /// `windlass repo stats`

@@ -39,7 +39,7 @@ impl Default for Chunker {
 /// Makes a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RepoInit {
-    /// Where; the configured default when absent. `file:///…`, `memory://…`, `gs://…`, `az://…`.
+    /// Where; the configured default when absent. `file:///…`, `s3://…`, `gs://…`, `az://…`, `memory://…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     /// How to cut; the configured default when absent.
@@ -68,6 +68,33 @@ pub struct RepoInfo {
     pub created_at: String,
     /// How disks are cut.
     pub chunker: Chunker,
+    /// What its server was seen to honour when it was made; absent for local ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreHonours>,
+}
+
+/// What a store was seen to honour when the repository was made. windlass rests on the first four alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreHonours {
+    /// A range GET gives exactly the range.
+    pub ranges: bool,
+    /// GET and HEAD see an object, its replacement and its absence at once.
+    pub read_after_write: bool,
+    /// LIST tells an object at once.
+    pub list_after_write: bool,
+    /// Last-Modified is told alike by HEAD and LIST, and doesn't run backwards.
+    pub last_modified: bool,
+    /// LIST tells keys in the order of their bytes.
+    pub list_ordered: bool,
+    /// A PUT that asks for an absent key is refused when the key is there; absent when that couldn't be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditional_put: Option<bool>,
+    /// A PUT whose checksum doesn't fit its body is refused; absent when that couldn't be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums_checked: Option<bool>,
+    /// A GET tells the checksum that the PUT had; absent when that couldn't be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums_told: Option<bool>,
 }
 
 /// Counts what a repository holds.
@@ -130,6 +157,16 @@ impl RepoInfo {
             version: 1,
             created_at: "2026-11-24T03:00:00Z".into(),
             chunker: Chunker::default(),
+            store: Some(StoreHonours {
+                ranges: true,
+                read_after_write: true,
+                list_after_write: true,
+                last_modified: true,
+                list_ordered: true,
+                conditional_put: Some(false),
+                checksums_checked: Some(true),
+                checksums_told: Some(true),
+            }),
         }
     }
 }

@@ -81,10 +81,6 @@ pub fn open_with(url: &str, timeouts: Timeouts) -> Result<Arc<dyn Store>> {
         "memory" => Ok(Memory::named(name(url, &parsed)?)?),
         "gs" => cloud_part(url, &parsed, cloud::google(bucket(url, &parsed)?, timeouts)?),
         "az" => cloud_part(url, &parsed, cloud::azure(bucket(url, &parsed)?, timeouts)?),
-        "s3" => Err(invalid(
-            url,
-            format!("s3:// comes in a later release; known are {KNOWN}"),
-        )),
         other => Err(invalid(url, format!("unknown scheme {other}://; known are {KNOWN}"))),
     }
 }

@@ -6,7 +6,7 @@ mod http;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use store::conformance;
+use store::{Counting, Faults, Flaky, Throttled, conformance};
 
 use super::fake_gcs::FakeGcs;
 use super::*;
@@ -36,6 +36,20 @@ async fn local_files_conform() {
 async fn prefixed_local_files_conform() {
     let (_directory, store) = local();
     conformance::run(&*Prefixed::new(store, key("part/of"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_files_conform_through_every_decorator() {
+    let part = |name| {
+        let (directory, store) = local();
+        (directory, Prefixed::new(store, key(name)))
+    };
+    let (_a, flaky) = part("flaky");
+    conformance::run(&*Flaky::new(flaky, Faults::default())).await;
+    let (_b, throttled) = part("throttled");
+    conformance::run(&*Throttled::new(throttled, Duration::from_millis(1), 200 << 20)).await;
+    let (_c, counting) = part("counting");
+    conformance::run(&*Counting::new(counting)).await;
 }
 
 #[tokio::test]
@@ -87,7 +101,7 @@ fn urls() {
     assert_eq!(open(&format!("{url}/file/x")).unwrap_err().kind, Kind::Invalid);
     for (bad, said) in [
         ("ftp://host/x", "unknown scheme ftp"),
-        ("s3://bucket/x", "later release"),
+        ("s3://bucket/x", "unknown scheme s3"),
         ("/srv/repo", "file:///srv/repo"),
         ("repo", "file:///dir"),
         ("file:repo", "file:///absolute"),

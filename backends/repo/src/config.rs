@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
-use wire::repo::{Chunker, RepoInfo};
+use wire::repo::{Chunker, RepoInfo, StoreHonours};
 
 use crate::doc::{self, DocKind};
 use crate::{RepoError, Result};
@@ -26,6 +26,8 @@ pub struct RepoConfig {
     pub created_at: String,
     /// How disks are cut: fixed for its life, so that equal data has equal ids.
     pub chunker: Chunker,
+    /// What its store was seen to honour when it was made.
+    pub store: Option<StoreHonours>,
     pub(crate) key: [u8; 32],
 }
 
@@ -40,6 +42,8 @@ pub struct RepoParams {
     pub id: Ulid,
     /// 32 bytes of good randomness: the key of the blob ids.
     pub key: [u8; 32],
+    /// Whether to try out what the store honours, and to write it down.
+    pub try_store: bool,
 }
 
 impl RepoParams {
@@ -56,6 +60,7 @@ impl RepoParams {
             created_at: created_at.into(),
             id: Ulid::generate(),
             key,
+            try_store: false,
         })
     }
 }
@@ -86,6 +91,8 @@ struct ConfigBody {
     created_at: String,
     chunker: Chunker,
     blob_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<StoreHonours>,
 }
 
 impl RepoConfig {
@@ -96,6 +103,7 @@ impl RepoConfig {
             version: FORMAT_VERSION,
             created_at: params.created_at.clone(),
             chunker: params.chunker,
+            store: None,
             key: params.key,
         })
     }
@@ -105,6 +113,7 @@ impl RepoConfig {
             created_at: self.created_at.clone(),
             chunker: self.chunker,
             blob_key: hex::encode(self.key),
+            store: self.store,
         };
         doc::encode(DocKind::Repository, &body)
     }
@@ -119,6 +128,7 @@ impl RepoConfig {
             version,
             created_at: body.created_at,
             chunker: body.chunker,
+            store: body.store,
             key,
         })
     }
@@ -130,7 +140,22 @@ impl RepoConfig {
             version: self.version,
             created_at: self.created_at.clone(),
             chunker: self.chunker,
+            store: self.store,
         }
+    }
+}
+
+/// What a probe saw, as it is written down.
+pub(crate) fn honours(seen: &store::Honours) -> StoreHonours {
+    StoreHonours {
+        ranges: seen.ranges,
+        read_after_write: seen.read_after_write,
+        list_after_write: seen.list_after_write,
+        last_modified: seen.last_modified,
+        list_ordered: seen.list_ordered,
+        conditional_put: seen.tried.conditional_put,
+        checksums_checked: seen.tried.checksums_checked,
+        checksums_told: seen.tried.checksums_told,
     }
 }
 

@@ -146,6 +146,7 @@ impl RepoError {
 impl From<StoreError> for RepoError {
     fn from(error: StoreError) -> Self {
         let hint = match error.kind {
+            _ if error.hint.is_some() => error.hint.as_deref(),
             store::Kind::Full => Some("free space where the repository is (windlass snapshot forget), then try again"),
             store::Kind::Denied => Some("check the permissions of the repository's directory, or its credentials"),
             _ => None,

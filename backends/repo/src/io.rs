@@ -25,7 +25,7 @@ async fn again<T, F: Future<Output = store::Result<T>>>(mut call: impl FnMut() -
     let mut attempt = 1;
     loop {
         match call().await {
-            Err(e) if !e.is_permanent() && attempt < ATTEMPTS_MAX => {
+            Err(e) if !e.is_permanent() && !e.tried_enough && attempt < ATTEMPTS_MAX => {
                 tracing::debug!(error = %e, attempt, "store call failed, trying again");
                 tokio::time::sleep(Duration::from_millis(BACKOFF_MS << (2 * (attempt - 1)))).await;
                 attempt += 1;

@@ -9,7 +9,7 @@ use store::Store;
 pub use wire::repo::RepoCounts;
 
 use crate::cache::{Cache, RepoCache};
-use crate::config::{CONFIG_BYTES_MAX, CONFIG_KEY, RepoParams};
+use crate::config::{CONFIG_BYTES_MAX, CONFIG_KEY, RepoParams, honours};
 use crate::fetch::{self, open_blob};
 use crate::index::{Hit, Index};
 use crate::{
@@ -61,11 +61,12 @@ pub struct Snapshots {
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 impl Repo {
-    /// Makes a repository in an empty place.
+    /// Makes a repository in an empty place. Tries out the store first when the parameters say so.
     ///
     /// # Errors
     /// `Kind::Conflict` when there is one already (a best effort: two `init` at once may both succeed, and the later
-    /// wins whole), `Kind::Invalid` for impossible chunk sizes, or the store's.
+    /// wins whole), `Kind::Invalid` for impossible chunk sizes or a store that doesn't keep what a
+    /// repository needs, or the store's.
     pub async fn init(store: Arc<dyn Store>, params: RepoParams) -> Result<Self> {
         Self::init_with(store, params, None).await
     }
@@ -75,7 +76,7 @@ impl Repo {
     /// # Errors
     /// As [`Repo::init`]; never the cache's.
     pub async fn init_with(store: Arc<dyn Store>, params: RepoParams, cache: Option<Arc<Cache>>) -> Result<Self> {
-        let config = RepoConfig::new(&params)?;
+        let mut config = RepoConfig::new(&params)?;
         match store.head(&io::key(CONFIG_KEY)?).await {
             Err(e) if e.kind == store::Kind::NotFound => {}
             Ok(_) => {
@@ -83,6 +84,19 @@ impl Repo {
                 return Err(RepoError::new(Kind::Conflict, CONFIG_KEY, why).hint("windlass repo show"));
             }
             Err(e) => return Err(e.at(&store.url()).into()),
+        }
+        if params.try_store {
+            let seen = store::probe(&*store, &format!("probe/{}", params.id))
+                .await
+                .map_err(|e| e.at(&store.url()))?;
+            if let Some(what) = seen.missing() {
+                let why = format!(
+                    "{} does not keep what a repository needs: {what}; nothing was made",
+                    store.url()
+                );
+                return Err(RepoError::invalid(CONFIG_KEY, why).hint("use another server for this repository"));
+            }
+            config.store = Some(honours(&seen));
         }
         io::put(&store, CONFIG_KEY, config.encode()?.into()).await?;
         Self::open_with(store, cache).await

@@ -19,6 +19,7 @@ pub(crate) fn params() -> RepoParams {
         created_at: "2026-11-24T03:00:00Z".into(),
         id: Ulid::from_parts(1_795_489_200_000, 1),
         key: std::array::from_fn(|i| i as u8),
+        try_store: false,
     }
 }
 

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use store::{Key, Kind, Memory, Meta, Result, Store, StoreError};
+use store::{Key, Kind, Memory, Meta, Result, Store, StoreError, Tried};
 use ulid::Ulid;
 use windlass_repo::{BlobId, Cache, Repo, RepoParams, SnapshotId};
 use wire::repo::Chunker;
@@ -113,6 +113,7 @@ impl Synthetic {
             created_at: "2026-11-24T03:00:00Z".into(),
             id: Ulid::from_parts(BEGAN_MS, 1),
             key: [7; 32],
+            try_store: false,
         };
         Repo::init(memory.clone(), params).await.unwrap();
         let config = memory.get(&Key::new("config").unwrap(), 1 << 20).await.unwrap();
@@ -185,6 +186,9 @@ impl Store for Shared {
     }
     async fn delete(&self, _: &[Key]) -> Result<()> {
         Ok(())
+    }
+    async fn try_out(&self, _: &Key) -> Result<Tried> {
+        Ok(Tried::default())
     }
     fn local_path(&self, _: &Key) -> Option<PathBuf> {
         None

@@ -42,6 +42,14 @@ pub fn body(seed: u64, bytes: usize) -> Bytes {
 
 /// All cases, one after another.
 pub async fn run(store: &dyn Store) {
+    run_but_for_races(store).await;
+    whole_or_not_at_all(store).await;
+}
+
+/// All cases but [`whole_or_not_at_all`], for the one server that is known to show a key empty or in parts while it is
+/// written a second time (`rclone serve s3`). A repository never gives a key a second body, and writes one again only when it
+/// heard nothing of the first time.
+pub async fn run_but_for_races(store: &dyn Store) {
     put_then_get(store).await;
     overwrite(store).await;
     not_found(store).await;
@@ -57,7 +65,6 @@ pub async fn run(store: &dyn Store) {
     long_keys(store).await;
     odd_keys(store).await;
     concurrent_puts(store).await;
-    whole_or_not_at_all(store).await;
     large_object(store).await;
     local_path_is_the_object(store).await;
     url_is_plain(store);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use crate::{Key, Meta, Result, Store};
+use crate::{Key, Meta, Result, Store, Tried};
 
 /// What one kind of operation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -274,6 +274,10 @@ impl Store for Counting {
         let result = self.inner.delete(keys).await;
         self.cells.delete.done(&result, keys.len() as u64, 0);
         result
+    }
+
+    async fn try_out(&self, scratch: &Key) -> Result<Tried> {
+        self.inner.try_out(scratch).await
     }
 
     fn local_path(&self, key: &Key) -> Option<PathBuf> {

@@ -43,6 +43,10 @@ pub struct StoreError {
     pub url: String,
     /// The SDK's or system's own words.
     pub source: String,
+    /// The next thing to try, when the adapter knows better than the kind does.
+    pub hint: Option<String>,
+    /// The adapter tried again for as long as it was told to: trying once more, at once, is not worth it.
+    pub tried_enough: bool,
 }
 
 impl StoreError {
@@ -54,7 +58,15 @@ impl StoreError {
             object: object.into(),
             url: String::new(),
             source: source.to_string(),
+            hint: None,
+            tried_enough: false,
         }
+    }
+    /// Says what to try next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
     /// Says which store it was.
     #[must_use]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use crate::{Key, Kind, Meta, Result, Store, StoreError};
+use crate::{Key, Kind, Meta, Result, Store, StoreError, Tried};
 
 /// Which faults, each in thousandths of the calls it applies to. The default is none.
 #[derive(Debug, Clone, Default)]
@@ -230,6 +230,11 @@ impl Store for Flaky {
             return Err(self.hit(Kind::Timeout, "delete", first));
         }
         self.inner.delete(keys).await
+    }
+
+    async fn try_out(&self, scratch: &Key) -> Result<Tried> {
+        self.faults_for("try_out", scratch.as_str())?;
+        self.inner.try_out(scratch).await
     }
 
     /// None: a mapped file would not fail.

@@ -9,7 +9,8 @@
 //!
 //! What holds for every implementation, and `conformance` (feature `testing`) checks:
 //! - an object is seen whole or not at all, and by every call that begins after its PUT returned;
-//! - a PUT over an existing key replaces it; of concurrent ones, one wins whole;
+//! - a PUT over an existing key replaces it; of concurrent ones, one wins whole (one known server shows parts meanwhile:
+//!   `conformance::run_but_for_races`; a repository gives no key a second body);
 //! - an empty range inside an object reads nothing; a range that ends past the object is `Kind::Truncated`, whatever its
 //!   length, and reserves no memory first;
 //! - DELETE of what isn't there is no error; LIST of what isn't there is empty; LIST's prefix is text, not a directory
@@ -32,6 +33,7 @@ mod error;
 mod key;
 mod memory;
 mod prefixed;
+mod tried;
 
 /// What every implementation and decorator has to pass.
 #[cfg(any(test, feature = "testing"))]
@@ -53,6 +55,7 @@ pub use memory::Memory;
 pub use prefixed::Prefixed;
 #[cfg(any(test, feature = "testing"))]
 pub use throttled::Throttled;
+pub use tried::{Honours, Tried, probe};
 
 /// Result of a store call.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -68,8 +71,8 @@ pub struct Meta {
     pub last_modified_ms: i64,
 }
 
-/// Immutable objects under keys. Implementations add no retries of their own beyond what their SDK needs for one call,
-/// and every method has its own time-out. No method has a default: a decorator must say what it does with each.
+/// Immutable objects under keys. An implementation that tries again says so in its errors
+/// ([`StoreError::tried_enough`]), so that a caller doesn't multiply it; every method ends by itself. No method has a default: a decorator must say what it does with each.
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// URL without secrets, for messages to people.
@@ -86,6 +89,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<Meta>>;
     /// Removes objects; those that don't exist are no error.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+    /// Tries out what the server honours beyond this port, with the object `scratch`, which may stay behind. Nothing rests on
+    /// the answers: they are for people, and for who looks for the cause of a loss.
+    async fn try_out(&self, scratch: &Key) -> Result<Tried>;
     /// Where the object is as a local file, when the store is a local directory: lets an index be mapped, not loaded.
     fn local_path(&self, key: &Key) -> Option<std::path::PathBuf>;
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use crate::{Key, Kind, Meta, Result, Store, StoreError, split_prefix};
+use crate::{Key, Kind, Meta, Result, Store, StoreError, Tried, split_prefix};
 
 /// The stores that `memory://name` means in this process; they live as long as it does.
 static NAMED: LazyLock<Mutex<HashMap<String, Arc<Memory>>>> = LazyLock::new(Mutex::default);
@@ -197,6 +197,10 @@ impl Store for Memory {
             objects.remove(key);
         }
         Ok(())
+    }
+
+    async fn try_out(&self, _scratch: &Key) -> Result<Tried> {
+        Ok(Tried::default())
     }
 
     fn local_path(&self, _key: &Key) -> Option<PathBuf> {

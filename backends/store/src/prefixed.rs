@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use crate::{Key, Meta, Result, Store, StoreError, split_prefix};
+use crate::{Key, Meta, Result, Store, StoreError, Tried, split_prefix};
 
 /// The part of `inner` below `prefix/`, as a store of its own.
 #[derive(Debug)]
@@ -92,6 +92,13 @@ impl Store for Prefixed {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         let outer = keys.iter().map(|k| self.outer(k)).collect::<Result<Vec<_>>>()?;
         self.inner.delete(&outer).await.map_err(|e| e.at(&self.url()))
+    }
+
+    async fn try_out(&self, scratch: &Key) -> Result<Tried> {
+        self.inner
+            .try_out(&self.outer(scratch)?)
+            .await
+            .map_err(self.said(scratch))
     }
 
     fn local_path(&self, key: &Key) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
 
-use crate::{Key, Meta, Result, Store};
+use crate::{Key, Meta, Result, Store, Tried};
 
 /// Adds latency to every call, and passes bodies at a bounded rate, shared by all calls as on one line.
 ///
@@ -97,6 +97,11 @@ impl Store for Throttled {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         tokio::time::sleep(self.latency).await;
         self.inner.delete(keys).await
+    }
+
+    async fn try_out(&self, scratch: &Key) -> Result<Tried> {
+        tokio::time::sleep(self.latency).await;
+        self.inner.try_out(scratch).await
     }
 
     /// None: a mapped file would not be slow.

@@ -14,6 +14,7 @@ fn info(repo: &Repo) -> RepoInfo {
         version: config.version,
         created_at: config.created_at.clone(),
         chunker: config.chunker,
+        store: config.store,
     }
 }
 
