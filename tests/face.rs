@@ -31,6 +31,7 @@ impl Home {
         command
             .env("WINDLASS_STATE_DIR", self.path("s"))
             .env("WINDLASS_HOST_ID", "h1")
+            .env("WINDLASS_REPO__CACHE_DIR", self.path("cache"))
             .env("HOME", self.dir.path());
         command
     }
@@ -51,22 +52,22 @@ impl Home {
         std::fs::write(self.path(name), bytes).expect("a disk");
     }
     fn serve(&self) -> Daemon {
-        let child = self
-            .command("serve")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("windlass serves");
+        self.serve_with(&mut self.command("serve")).0
+    }
+    /// Serves; what the log said until then is the second.
+    fn serve_with(&self, command: &mut Command) -> (Daemon, String) {
+        let child = command.stderr(Stdio::piped()).spawn().expect("windlass serves");
         let mut daemon = Daemon(child);
         let mut log = BufReader::new(daemon.0.stderr.take().expect("piped"));
-        let mut line = String::new();
-        while log.read_line(&mut line).expect("a log") > 0 {
-            if line.contains("serving") {
+        let mut said = String::new();
+        while log.read_line(&mut said).expect("a log") > 0 {
+            if said.lines().last().is_some_and(|line| line.contains("serving")) {
                 // the log goes on into nothing, so that the daemon never blocks on it
                 std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return daemon;
+                return (daemon, said);
             }
         }
-        panic!("the daemon ended: {line}");
+        panic!("the daemon ended: {said}");
     }
 }
 
@@ -205,4 +206,56 @@ fn a_killed_daemon_leaves_nothing_in_the_way() {
     assert_eq!(home.json("status").1, 0);
     daemon.signal("INT");
     assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn another_machine_works_through_the_gateway() {
+    use std::os::unix::fs::PermissionsExt;
+    let (there, here) = (Home::new(), Home::new());
+    there.disk("web1.raw");
+    let token = there.path("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").expect("a file");
+    let mut serve = there.command("serve");
+    serve
+        .env("WINDLASS_GATEWAY__LISTEN", "127.0.0.1:0")
+        .env("WINDLASS_GATEWAY__TOKEN_FILE", &token);
+    // the file is everybody's: nobody is let in by it
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let refused = serve.output().expect("runs");
+    assert_eq!(
+        refused.status.code(),
+        Some(5),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let (daemon, log) = there.serve_with(&mut serve);
+    let address = log
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("address="))
+        .unwrap_or_else(|| panic!("no address in {log}"));
+    let ask = |line: &str, token: &std::path::Path| {
+        let mut command = here.command(&format!("--json {line}"));
+        command
+            .env("WINDLASS_GATEWAY", format!("http://{address}"))
+            .env("WINDLASS_GATEWAY_TOKEN_FILE", token)
+            .env("WINDLASS_HOST_ID", "h2");
+        let out = command.output().expect("windlass runs");
+        let value: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        (value, out.status.code())
+    };
+    let disk = there.path("web1.raw").display().to_string();
+    let (made, code) = ask(&format!("snapshot create --vm web1 --disk {disk}"), &token);
+    assert_eq!((code, made["host"].as_str()), (Some(0), Some("h1")), "{made}");
+    assert_eq!(ask("snapshot ls", &token).0["snapshots"][0]["id"], made["id"]);
+    assert_eq!(ask("status", &token).0["host"], "h1");
+    assert!(!here.path("s").exists(), "nothing is done here");
+    let wrong = here.path("wrong");
+    std::fs::write(&wrong, "x".repeat(40)).expect("a file");
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    assert_eq!(ask("snapshot ls", &wrong).1, Some(5));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    let (gone, code) = ask("snapshot ls", &token);
+    assert_eq!((code_of(&gone), code), ("unavailable", Some(8)));
 }
