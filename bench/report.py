@@ -3,6 +3,7 @@
 import json
 import os
 
+import s3
 from measure import spread
 
 MEASURES = [
@@ -119,6 +120,7 @@ def markdown(result):
         lines += measure_lines(result, measure, title)
         if measure == "restore":
             lines += fetched_lines(result)
+    lines += s3.lines(result)
     lines += ["## What was not equal", "", "| tool | version | compression | encryption | threads | chunks | durability | flags |", "|---|---|---|---|---|---|---|---|"]
     keys = ["version", "compression", "encryption", "threads", "chunks", "durability", "flags"]
     lines += [f"| {name} | {' | '.join(t[k] for k in keys)} |" for name, t in result["tools"].items()]

@@ -4,6 +4,7 @@
 Timings never fail this; a wrong result does (a disk that didn't come back, a re-scan that wrote a data object)."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ sys.path.insert(0, HERE)
 import ceilings  # noqa: E402
 import disks  # noqa: E402
 import report  # noqa: E402
+import s3  # noqa: E402
 from measure import Failed, put_bytes_per_s, spread, warm  # noqa: E402
 from tools import Borg, Casync, Restic, Windlass  # noqa: E402
 
@@ -33,6 +35,7 @@ def arguments():
     parser.add_argument("--cache", default=os.path.join(cache, "windlass/bench"), help="where disks and work are kept")
     parser.add_argument("--report", default=os.path.join(HERE, "report"), help="where the report goes")
     parser.add_argument("--no-cargo", action="store_true", help="without the benches that cargo builds (ceilings, diff)")
+    parser.add_argument("--no-s3", action="store_true", help="without the rounds on an S3 server")
     parser.add_argument("--no-dense", action="store_true", help="without the disk that has no holes")
     return parser.parse_args()
 
@@ -152,14 +155,20 @@ def main():
     if not args.no_cargo:
         ceilings.build(ROOT)
         result["diff"] = ceilings.diff(ROOT)
-    for number in range(args.runs):
-        print(f"round {number + 1} of {args.runs}", flush=True)
-        limits.append({"put_bytes_per_s": put_bytes_per_s(work)})
-        if not args.no_cargo:
-            limits[-1] |= ceilings.measured(ROOT, paths["before"])
-        turn = number % len(tools)
-        for tool in tools[turn:] + tools[:turn]:
-            round_of(tool, paths, args, samples)
+    on_s3 = contextlib.nullcontext() if args.no_s3 or args.no_cargo else s3.Rounds(ROOT, work, args.windlass)
+    with on_s3 as rounds:
+        for number in range(args.runs):
+            print(f"round {number + 1} of {args.runs}", flush=True)
+            limits.append({"put_bytes_per_s": put_bytes_per_s(work)})
+            if not args.no_cargo:
+                limits[-1] |= ceilings.measured(ROOT, paths["before"])
+            turn = number % len(tools)
+            for tool in tools[turn:] + tools[:turn]:
+                round_of(tool, paths, args, samples)
+            if rounds:
+                rounds.one(paths, number)
+    if rounds:
+        result["s3"] = rounds.result()
     result["samples"] = samples
     result["ceilings"] = {name: spread([limit[name] for limit in limits]) for name in limits[0]}
     if tools[0].name == "windlass":

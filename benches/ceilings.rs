@@ -130,12 +130,26 @@ fn main() {
                 .expect("the buffer is long enough")
         });
     });
+    let packed: Vec<(Vec<u8>, usize)> = chunks
+        .iter()
+        .map(|c| (packer.compress(c).expect("it was compressed before"), c.len()))
+        .collect();
+    let mut opener = zstd::bulk::Decompressor::new().expect("no dictionary");
+    let mut raw = vec![0; max];
+    let open = best(bytes, || {
+        packed.iter().for_each(|(stored, len)| {
+            _ = opener
+                .decompress_to_buffer(stored, &mut raw[..*len])
+                .expect("it is what was compressed")
+        });
+    });
     let read_hash = |piece| best(data, || read(&file, &runs, cores, piece, true));
     let rates = serde_json::json!({
         "read_bytes_per_s": best(data, || read(&file, &runs, 1, 256 << 10, false)),
         "fastcdc_bytes_per_s": cut,
         "blake3_bytes_per_s": hash,
         "zstd_bytes_per_s": squeeze,
+        "unzstd_bytes_per_s": open,
         // pieces that stay in the inner cache, or whole leaves: the better of the two
         "read_hash_all_bytes_per_s": read_hash(256 << 10).max(read_hash(LEAF_BYTES as usize)),
     });

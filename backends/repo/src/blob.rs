@@ -138,19 +138,35 @@ pub(crate) fn decompress(
     stored: &[u8],
     raw_len: usize,
 ) -> std::result::Result<Vec<u8>, String> {
+    let mut raw = vec![0; raw_len];
+    decompress_into(compression, stored, &mut raw)?;
+    Ok(raw)
+}
+
+/// As [`decompress`], into all of `raw`.
+pub(crate) fn decompress_into(
+    compression: Compression,
+    stored: &[u8],
+    raw: &mut [u8],
+) -> std::result::Result<(), String> {
     match compression {
-        Compression::None if stored.len() == raw_len => Ok(stored.to_vec()),
-        Compression::None => Err(format!("{} bytes stored raw instead of {raw_len}", stored.len())),
+        Compression::None if stored.len() == raw.len() => {
+            raw.copy_from_slice(stored);
+            Ok(())
+        }
+        Compression::None => Err(format!("{} bytes stored raw instead of {}", stored.len(), raw.len())),
         Compression::Zstd => INFLATER.with_borrow_mut(|slot| {
             let inflater = match slot {
                 Some(i) => i,
                 None => slot.insert(zstd::bulk::Decompressor::new().map_err(|e| e.to_string())?),
             };
-            let raw = inflater.decompress(stored, raw_len).map_err(|e| format!("zstd: {e}"))?;
-            if raw.len() == raw_len {
-                Ok(raw)
+            let len = inflater
+                .decompress_to_buffer(stored, &mut *raw)
+                .map_err(|e| format!("zstd: {e}"))?;
+            if len == raw.len() {
+                Ok(())
             } else {
-                Err(format!("decompresses to {} bytes instead of {raw_len}", raw.len()))
+                Err(format!("decompresses to {len} bytes instead of {}", raw.len()))
             }
         }),
     }

@@ -8,10 +8,14 @@ use futures::stream::{self, BoxStream};
 use store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::blob::{Compression, decompress};
+use crate::blob::{Compression, decompress, decompress_into};
 use crate::index::Hit;
 use crate::pack::{Entry, PackName};
 use crate::{BlobId, RepoError, Result, io};
+
+mod spare;
+
+use spare::Spare;
 
 /// Most range reads at once.
 pub const IN_FLIGHT_LIMIT: usize = 32;
@@ -152,36 +156,71 @@ pub(crate) fn wanted(hit: Hit) -> (PackName, Entry) {
     (hit.name, hit.entry)
 }
 
+fn damaged(pack: &PackName, entry: &Entry, why: &str) -> RepoError {
+    RepoError::corrupt(pack.key(), format!("blob {}: {why}", entry.id)).at(u64::from(entry.offset))
+}
+
+fn matches_id(key: &[u8; 32], entry: &Entry, raw: &[u8]) -> std::result::Result<(), String> {
+    if BlobId::keyed(key, raw) == entry.id {
+        Ok(())
+    } else {
+        Err("its bytes do not match its id".to_owned())
+    }
+}
+
 /// The raw bytes of a blob of `pack`, checked against its id.
 pub(crate) fn open_blob(key: &[u8; 32], pack: &PackName, entry: &Entry, stored: Bytes) -> Result<Bytes> {
-    let damaged =
-        |why: String| RepoError::corrupt(pack.key(), format!("blob {}: {why}", entry.id)).at(u64::from(entry.offset));
+    let fail = |why: String| damaged(pack, entry, &why);
     let raw = match entry.compression {
         Compression::None if stored.len() == entry.raw as usize => stored,
         compression => decompress(compression, &stored, entry.raw as usize)
-            .map_err(damaged)?
+            .map_err(fail)?
             .into(),
     };
-    if BlobId::keyed(key, &raw) != entry.id {
-        return Err(damaged("its bytes do not match its id".to_owned()));
-    }
+    matches_id(key, entry, &raw).map_err(fail)?;
     Ok(raw)
 }
 
+/// The raw bytes of all blobs of a range, each checked against its id, in one piece of `spare` memory; what is stored raw
+/// stays where it was read to.
+fn open_range(key: &[u8; 32], range: &FetchRange, stored: &Bytes, spare: &Arc<Spare>) -> Result<Vec<(BlobId, Bytes)>> {
+    let packed = |entry: &&Entry| entry.compression != Compression::None;
+    let mut raw = spare.lend(range.entries.iter().filter(packed).map(|e| e.raw as usize).sum());
+    let (mut rest, mut at) = (raw.bytes_mut(), 0);
+    let mut places = Vec::with_capacity(range.entries.len());
+    for entry in &range.entries {
+        let from = (u64::from(entry.offset) - range.start) as usize;
+        let stored = stored.slice(from..from + entry.stored as usize);
+        if !packed(&entry) {
+            places.push(Err(open_blob(key, &range.pack, entry, stored)?));
+            continue;
+        }
+        let (own, after) = rest.split_at_mut(entry.raw as usize);
+        decompress_into(entry.compression, &stored, own)
+            .and_then(|()| matches_id(key, entry, own))
+            .map_err(|why| damaged(&range.pack, entry, &why))?;
+        places.push(Ok(at..at + own.len()));
+        (rest, at) = (after, at + own.len());
+    }
+    let raw = Bytes::from_owner(raw);
+    let bytes = places.into_iter().map(|place| match place {
+        Ok(place) => raw.slice(place),
+        Err(bytes) => bytes,
+    });
+    Ok(range.entries.iter().map(|e| e.id).zip(bytes).collect())
+}
+
 /// Reads one range and checks what lies in it, off the async threads.
-async fn read_range(store: &Arc<dyn Store>, key: [u8; 32], range: FetchRange) -> Result<Vec<(BlobId, Bytes)>> {
-    let bytes = io::get_range(store, &range.pack.key(), range.start..range.end)
+async fn read_range(
+    store: &Arc<dyn Store>,
+    key: [u8; 32],
+    range: FetchRange,
+    spare: Arc<Spare>,
+) -> Result<Vec<(BlobId, Bytes)>> {
+    let stored = io::get_range(store, &range.pack.key(), range.start..range.end)
         .await
         .map_err(|e| RepoError::of_referenced(e).at(range.start))?;
-    io::blocking("fetch", move || {
-        let open = |entry: &Entry| {
-            let from = (u64::from(entry.offset) - range.start) as usize;
-            let stored = bytes.slice(from..from + entry.stored as usize);
-            Ok((entry.id, open_blob(&key, &range.pack, entry, stored)?))
-        };
-        range.entries.iter().map(open).collect()
-    })
-    .await
+    io::blocking("fetch", move || open_range(&key, &range, &stored, &spare)).await
 }
 
 type Batch = (Result<Vec<(BlobId, Bytes)>>, OwnedSemaphorePermit);
@@ -218,6 +257,7 @@ pub(crate) fn run(
 async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: FetchLimits, send: mpsc::Sender<Batch>) {
     let memory = Arc::new(Semaphore::new(memory_units(&limits) as usize));
     let requests = Arc::new(Semaphore::new(limits.in_flight_max.clamp(1, IN_FLIGHT_LIMIT)));
+    let spare = Arc::new(Spare::new(limits.memory_bytes_max / 4));
     let mut tasks = tokio::task::JoinSet::new();
     for range in plan.ranges {
         let units = range.memory_units(&limits);
@@ -229,10 +269,10 @@ async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: Fe
             permits = permits => match permits { Some(permits) => permits, None => break },
             () = send.closed() => break,
         };
-        let (store, send) = (store.clone(), send.clone());
+        let (store, send, spare) = (store.clone(), send.clone(), spare.clone());
         tasks.spawn(async move {
             // a task that dies must not let its blobs be missing in silence
-            let batch = match tokio::spawn(async move { read_range(&store, key, range).await }).await {
+            let batch = match tokio::spawn(async move { read_range(&store, key, range, spare).await }).await {
                 Ok(batch) => batch,
                 Err(e) => Err(RepoError::internal("fetch", e)),
             };

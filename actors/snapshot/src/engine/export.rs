@@ -9,14 +9,17 @@
 //! error removes the partial file; kill -9 leaves it, and it is in nobody's way: `OUTPUT` is there whole or not at all.
 
 use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, Fuse};
 use repo::manifest::{self, Leaf};
 use repo::{BlobId, ManifestRef, Repo};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{Advice, CWD, RenameFlags};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
@@ -97,6 +100,7 @@ pub fn export(
         manifest::leaves(std::sync::Arc::new(repo.clone()), manifest, 0..manifest.size_bytes).fuse()
     };
     let mut reached = 0;
+    let early = EarlyWriteback::default();
     loop {
         let (mut window, end) = handle.block_on(next_window(&mut leaves, options.window_chunks_max, progress))?;
         // Holes between leaves count as done when what follows them is begun.
@@ -128,6 +132,7 @@ pub fn export(
                         return Err(SnapshotError::new(Kind::Corrupt, why).hint("windlass snapshot verify"));
                     }
                     file.write_all_at(&data, at.offset).map_err(fail)?;
+                    early.wrote(&file, at.offset..at.offset + data.len() as u64);
                     progress.add(data.len() as u64);
                 }
                 Ok(())
@@ -142,6 +147,42 @@ pub fn export(
     progress.check()?; // the last moment at which nothing is to be seen
     publish(&mut partial, output)?;
     Ok(exported)
+}
+
+/// Bytes after which the kernel is asked to begin with what was written.
+const EARLY_WRITEBACK_BYTES: u64 = 8 << 20;
+
+/// Has the kernel write to the medium while the rest is being fetched: without, it begins with the fsync at the end, and
+/// everybody waits for it.
+#[derive(Debug, Default)]
+struct EarlyWriteback {
+    /// Written since it was last asked: how much, and where.
+    due: Mutex<(u64, Range<u64>)>,
+}
+
+impl EarlyWriteback {
+    fn wrote(&self, file: &File, range: Range<u64>) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, place) = &mut *due;
+        *bytes += range.end - range.start;
+        *place = match place.is_empty() {
+            true => range,
+            false => place.start.min(range.start)..place.end.max(range.end),
+        };
+        if *bytes < EARLY_WRITEBACK_BYTES {
+            return;
+        }
+        let (_, place) = std::mem::take(&mut *due);
+        drop(due);
+        // Linux begins to write dirty pages of a run that is said not to be needed, and waits for none of them. It is
+        // advice: where it is refused, the fsync has more to do.
+        let _ = rustix::fs::fadvise(
+            file,
+            place.start,
+            NonZeroU64::new(place.end - place.start),
+            Advice::DontNeed,
+        );
+    }
 }
 
 /// The next chunks, at most a leaf's more than `chunks_max`, and the end of the last leaf.
