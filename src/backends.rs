@@ -1,5 +1,7 @@
 //! Configuration becomes ports: the one place that names implementations.
 
+pub mod lattice;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -21,8 +23,10 @@ use wire::repo::Chunker;
 pub struct Ports {
     /// The message bus.
     pub bus: Arc<dyn Bus>,
-    /// Small values.
+    /// Small values that the hosts of a fleet share; embedded, there is one host.
     pub state: Arc<dyn State>,
+    /// Small values of this host alone, in its state directory: what is true of its disks and its kernel.
+    pub own_state: Arc<dyn State>,
     /// Durable work.
     pub jobs: Arc<dyn Jobs>,
     /// Time and randomness.
@@ -33,6 +37,19 @@ pub struct Ports {
     pub store_counters: store::Counters,
     /// Tells when the state directory is free again.
     pub release: state::Release,
+    /// The connection to the other hosts, when there is one.
+    pub lattice: Option<nats::Lattice>,
+}
+
+/// What hosts share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The message bus.
+    pub bus: Arc<dyn Bus>,
+    /// Small values.
+    pub state: Arc<dyn State>,
+    /// The connection, when there is one.
+    pub lattice: Option<nats::Lattice>,
 }
 
 /// Opens what the configuration says. Holds the state directory's lock from here on.
@@ -41,8 +58,15 @@ pub struct Ports {
 /// `conflict` when another process holds the state; what the file system says.
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, ErrorBody> {
     let database = state::Database::open(&config.state_dir).await?;
-    let bus: Arc<dyn Bus> = match config.bus.mode {
-        BusMode::Embedded => Arc::new(bus::InProcess::new()),
+    let own_state: Arc<dyn State> = Arc::new(state::Redb::new(database.clone(), runtime::state_clock(&clock)));
+    let shared = match config.bus.mode {
+        BusMode::Embedded => Shared {
+            bus: Arc::new(bus::InProcess::new()),
+            state: own_state.clone(),
+            lattice: None,
+        },
+        // a daemon waits for its servers, however long they take
+        BusMode::Nats => lattice::open(config, &clock, None).await?,
     };
     let limits = jobs::Limits {
         jobs_open_max: config.runtime.jobs_open_max,
@@ -54,9 +78,11 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     };
     let store_counters = store::Counters::default();
     Ok(Ports {
-        bus,
+        bus: shared.bus,
+        state: shared.state,
+        lattice: shared.lattice,
+        own_state,
         release: database.release(),
-        state: Arc::new(state::Redb::new(database.clone(), runtime::state_clock(&clock))),
         jobs: Arc::new(jobs::Redb::new(database, runtime::job_source(&clock), limits)),
         repos: Arc::new(Repositories::new(config, clock.clone(), store_counters.clone())),
         store_counters,

@@ -67,23 +67,43 @@ impl Context {
     /// Reaches the concerns.
     ///
     /// # Errors
-    /// As [`Client::connect`].
+    /// As [`Context::reach`] and [`Client::here`].
     pub async fn connect(&self) -> Result<Client, ErrorBody> {
-        match &self.remote {
-            Some(remote) => Client::remote(remote, &self.loaded.config).await,
-            None => Client::connect(&self.loaded.config).await,
+        match self.reach().await? {
+            Some(client) => Ok(client),
+            None => Client::here(&self.loaded.config).await,
         }
     }
     /// Reaches a daemon.
     ///
     /// # Errors
-    /// `unavailable` when none runs; as [`Client::daemon`] and [`Client::remote`].
+    /// `unavailable` when none runs; as [`Context::reach`].
     pub async fn daemon(&self) -> Result<Client, ErrorBody> {
-        if let Some(remote) = &self.remote {
-            return Client::remote(remote, &self.loaded.config).await;
-        }
-        let client = Client::daemon(&self.loaded.config).await?;
+        let client = self.reach().await?;
         client.ok_or_else(|| no_daemon(&self.loaded.config))
+    }
+    /// Reaches a daemon at the gateway or over the servers that the caller named, over this host's socket, or over the servers of
+    /// the configuration; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Client::remote`], [`Client::daemon`] and [`Client::lattice`].
+    async fn reach(&self) -> Result<Option<Client>, ErrorBody> {
+        let config = &self.loaded.config;
+        if let Some(remote) = &self.remote {
+            return Client::remote(remote, config).await.map(Some);
+        }
+        let is_fleet = config.bus.mode == config::BusMode::Nats;
+        let said = match self.loaded.origin("nats.servers") {
+            Some(Origin::Said(Place::Flag(_) | Place::Env(_))) => is_fleet,
+            _ => false,
+        };
+        if !said && let Some(client) = Client::daemon(config).await? {
+            return Ok(Some(client));
+        }
+        match is_fleet {
+            true => Client::lattice(config).await.map(Some),
+            false => Ok(None),
+        }
     }
     /// The end of a verb that its caller left by Ctrl-C; `why` tells how the job ended, when it did.
     pub fn left(&self, why: Option<&ErrorBody>) -> ExitCode {
@@ -221,6 +241,7 @@ fn load(global: &Global, chosen: Option<(PathBuf, bool)>, around: &Surroundings)
         state_dir: global.state_dir.as_ref().map(text),
         host_id: global.host_id.clone(),
         repo: global.repo.clone(),
+        nats: global.nats.clone(),
     };
     config::load(file.as_ref(), around, &flags).map_err(|e| ErrorBody::from(&e))
 }

@@ -7,6 +7,7 @@ use bus::{Bus, Events};
 use wire::subject::EventFilter;
 use wire::{Code, ErrorBody, Headers, HostId, Request, Subject};
 
+use crate::backends;
 use crate::gateway::client::{self, GatewayBus, Remote, Way};
 use crate::house::House;
 
@@ -41,16 +42,22 @@ impl Client {
         let bus = GatewayBus::over(Way::Address(remote.clone()));
         Ok(Self::over(Arc::new(bus), info.host, config, None))
     }
-    /// Through the daemon, or else through a house in this process.
+    /// Through a house in this process.
     ///
     /// # Errors
-    /// As [`Client::daemon`]; `conflict` when another process holds the state.
-    pub async fn connect(config: &config::Config) -> Result<Self, ErrorBody> {
-        if let Some(client) = Self::daemon(config).await? {
-            return Ok(client);
-        }
+    /// `conflict` when another process holds the state.
+    pub async fn here(config: &config::Config) -> Result<Self, ErrorBody> {
         let house = House::start(config, crate::house::Role::OneShot).await?;
         Ok(Self::over(house.bus(), config.host_id.clone(), config, Some(house)))
+    }
+    /// Through the servers of a fleet, to the host that the configuration names.
+    ///
+    /// # Errors
+    /// `unavailable` when no server answers in time, `denied` when they refuse us.
+    pub async fn lattice(config: &config::Config) -> Result<Self, ErrorBody> {
+        let clock: Arc<dyn runtime::Clock> = Arc::new(runtime::SystemClock::new());
+        let bus = backends::lattice::ask(config, &clock).await?;
+        Ok(Self::over(bus, config.host_id.clone(), config, None))
     }
     fn over(bus: Arc<dyn Bus>, host: HostId, config: &config::Config, house: Option<House>) -> Self {
         Self {

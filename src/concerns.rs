@@ -58,7 +58,7 @@ async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
         host: config.host_id.clone(),
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
-        state: ports.state.clone(),
+        state: ports.own_state.clone(),
         repos: ports.repos.clone(),
         settings: config.snapshot.clone(),
         session_limits: backends::session_limits(&config.repo),

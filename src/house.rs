@@ -63,7 +63,11 @@ impl House {
     pub async fn start(config: &Config, role: Role) -> Result<Self, ErrorBody> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let ports = backends::open(config, clock).await?;
-        Self::with(config, role, ports).await
+        let house = Self::with(config, role, ports).await?;
+        if let Some(watch) = backends::lattice::Guard::of(config, &house.parts.ports) {
+            watch.start().await?;
+        }
+        Ok(house)
     }
     /// As [`House::start`], on ports that are open already.
     ///
@@ -83,7 +87,7 @@ impl House {
         let house = runtime::House::open(HouseOptions {
             host: config.host_id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: config.bus.mode.as_str().into(),
+            mode: backends::lattice::mode_shown(config.bus.mode).into(),
             state_dir: config.state_dir.display().to_string(),
             bus: ports.bus.clone(),
             jobs: ports.jobs.clone(),

@@ -19,7 +19,14 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
         tracing::warn!(place = %finding.place, "{}", finding.message);
     }
     // the state's lock comes first: it decides which process is the daemon of this directory
-    let house = House::start(config, Role::Daemon).await?;
+    let house = tokio::select! {
+        started = House::start(config, Role::Daemon) => started?,
+        // the servers of a fleet may be waited for
+        signal = signals.next() => {
+            tracing::info!(signal, "ended before it served");
+            return Ok(());
+        }
+    };
     let (listener, bound) = match socket::bind(&config.gateway.socket).await {
         Ok(bound) => bound,
         Err(error) => {

@@ -33,7 +33,7 @@ async fn without_a_daemon_the_house_is_in_this_process() {
     let dir = tempfile::tempdir().unwrap();
     let config = config_in(dir.path());
     assert!(Client::daemon(&config).await.unwrap().is_none());
-    let client = Client::connect(&config).await.unwrap();
+    let client = Client::here(&config).await.unwrap();
     assert!(!client.is_daemon());
     assert_eq!(client.call(&JobList::default()).await.unwrap().jobs, vec![]);
     let host = HostId::new("h1").unwrap();
@@ -45,7 +45,7 @@ async fn without_a_daemon_the_house_is_in_this_process() {
     assert_eq!(status["host"], "h1");
     client.close().await;
     // and the state is free again
-    Client::connect(&config).await.unwrap().close().await;
+    Client::here(&config).await.unwrap().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn a_second_process_on_the_same_state_is_a_conflict() {
     // a second daemon, and a single command that finds no socket
     let second = House::start(&config, Role::Daemon).await.unwrap_err();
     assert_eq!(second.code, Code::Conflict, "{second:?}");
-    let command = Client::connect(&config).await.map(|_| ()).unwrap_err();
+    let command = Client::here(&config).await.map(|_| ()).unwrap_err();
     assert_eq!(command.code, Code::Conflict, "{command:?}");
     first.drain().await;
 }
@@ -75,7 +75,7 @@ async fn with_a_daemon_verbs_go_through_its_socket() {
     // the command's own host id doesn't matter: the daemon's does
     let mut elsewhere = config.clone();
     elsewhere.host_id = HostId::new("other").unwrap();
-    let client = Client::connect(&elsewhere).await.unwrap();
+    let client = Client::daemon(&elsewhere).await.unwrap().unwrap();
     assert!(client.is_daemon());
     assert_eq!(client.host().as_str(), "h1");
     assert_eq!(client.call(&JobList::default()).await.unwrap().jobs, vec![]);

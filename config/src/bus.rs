@@ -21,6 +21,8 @@ pub struct Bus {
 pub enum BusMode {
     /// Inside the process: one host, no server.
     Embedded,
+    /// NATS: as many hosts as meet at the same servers.
+    Nats,
 }
 
 impl BusMode {
@@ -28,6 +30,7 @@ impl BusMode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
+            Self::Nats => "nats",
         }
     }
 }
@@ -38,9 +41,9 @@ pub(crate) static SECTION: Section = Section {
     keys: &[
         Key {
             path: "bus.mode",
-            kind: KeyType::Choice(&["embedded"]),
-            preset: Preset::Text("embedded"),
-            about: "embedded: inside the process, one host, no server.",
+            kind: KeyType::Choice(&["embedded", "nats"]),
+            preset: Preset::Derived("nats when nats.servers is set, else embedded"),
+            about: "embedded: inside the process, one host, no server. nats: the hosts that meet at the servers of [nats].",
         },
         Key {
             path: "bus.events_queued_max",

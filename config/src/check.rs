@@ -194,6 +194,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "WINDLASS_GATEWAY",
     "WINDLASS_GATEWAY_TOKEN_FILE",
     "WINDLASS_REPO",
+    "WINDLASS_NATS",
     "WINDLASS_JSON",
     "WINDLASS_YES",
     "WINDLASS_QUIET",
@@ -201,14 +202,15 @@ const OTHER_VARIABLES: &[&str] = &[
 ];
 /// Variables of the tests.
 const TEST_PREFIX: &str = "WINDLASS_TEST_";
-/// `WINDLASS_REPO` is the short name of this key, for it goes with the flag `--repo`.
-const SHORT: (&str, &str) = ("WINDLASS_REPO", "repo.url");
+/// Short names of keys that have a flag: `WINDLASS_REPO` goes with `--repo`.
+const SHORT: [(&str, &str); 2] = [("WINDLASS_REPO", "repo.url"), ("WINDLASS_NATS", "nats.servers")];
 
 pub(crate) fn read_environment(surroundings: &Surroundings) -> (Vec<Passed>, Vec<Finding>) {
     let (mut passed, mut findings) = (Vec::new(), Vec::new());
     for known in keys() {
-        let short = Some(SHORT.0.to_owned()).filter(|_| SHORT.1 == known.path);
+        let short = SHORT.iter().find(|(_, path)| *path == known.path);
         let name = short
+            .map(|(name, _)| (*name).to_owned())
             .filter(|n| surroundings.var(n).is_some())
             .unwrap_or_else(|| known.env_name());
         let Some(text) = surroundings.var(&name) else { continue };

@@ -37,6 +37,10 @@ pub enum KeyType {
     Path,
     /// One word of plain characters, or nothing.
     Word,
+    /// An absolute path, or nothing.
+    PathOrEmpty,
+    /// URLs of NATS servers, with commas between.
+    NatsServers,
     /// A repository's URL, or an absolute path of a local one.
     RepoUrl,
     /// Directives of the log filter, such as `info,windlass_repo=debug`.
@@ -87,6 +91,8 @@ impl KeyType {
             Self::Labels => "at most 64 pairs of a-z, A-Z, 0-9, '_' and '-', such as disk=nvme,owner=ada".into(),
             Self::Path => "an absolute path".into(),
             Self::Word => "a word of at most 512 plain characters without spaces".into(),
+            Self::PathOrEmpty => "an absolute path, or nothing".into(),
+            Self::NatsServers => "nats://HOST:PORT or tls://HOST:PORT, with commas between".into(),
             Self::RepoUrl => {
                 "a repository: file:///…, s3://bucket/…, gs://bucket/…, az://container/…, memory://… or an absolute path"
                     .into()
@@ -102,11 +108,12 @@ impl KeyType {
     }
 }
 
-static SECTIONS: [&Section; 11] = [
+static SECTIONS: [&Section; 12] = [
     &crate::host::SECTION,
     &crate::host::HOST_SECTION,
     &crate::log::SECTION,
     &crate::bus::SECTION,
+    &crate::nats::SECTION,
     &crate::runtime::SECTION,
     &crate::repo::SECTION,
     &crate::repo::CHUNKER_SECTION,

@@ -25,6 +25,7 @@ mod host;
 mod key;
 mod load;
 mod log;
+mod nats;
 mod nearest;
 mod rack_scheduler;
 mod reference;
@@ -50,6 +51,7 @@ pub use host::{Host, Surroundings};
 pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
+pub use nats::Nats;
 pub use rack_scheduler::{Provide, RackScheduler};
 pub use reference::reference;
 pub use repo::{ChunkerConfig, ChunkerMode, Repo};
@@ -71,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// The message bus.
     pub bus: Bus,
+    /// The servers that hosts meet at.
+    pub nats: Nats,
     /// Actors and jobs.
     pub runtime: Runtime,
     /// The chunk repository.

@@ -22,6 +22,8 @@ pub struct Flags {
     pub host_id: Option<String>,
     /// `--repo`
     pub repo: Option<String>,
+    /// `--nats`
+    pub nats: Option<String>,
 }
 
 /// Where a value comes from.
@@ -156,6 +158,9 @@ impl Flags {
             ("--state-dir", "state_dir", &self.state_dir),
             ("--host-id", "host_id", &self.host_id),
             ("--repo", "repo.url", &self.repo),
+            ("--nats", "nats.servers", &self.nats),
+            // who names servers on the command line means them, whatever a file says
+            ("--nats", "bus.mode", &self.nats.as_ref().map(|_| "nats".to_owned())),
         ]
         .into_iter()
         .filter_map(|(flag, path, value)| value.clone().map(|v| (flag, path, v)))
@@ -170,12 +175,14 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
         Some((_, Value::Text(dir), _)) => dir.clone(),
         _ => surroundings.state_dir().to_string_lossy().into_owned(),
     };
+    let names_servers = said.0.iter().any(|(path, ..)| *path == "nats.servers");
     let preset = |key: &Key| match key.preset {
         Preset::Text(text) => Value::Text(text.into()),
         Preset::Integer(number) => Value::Integer(number),
         Preset::Derived(_) => Value::Text(match key.path {
             "state_dir" => state_dir.clone(),
             "host_id" => surroundings.host_id(),
+            "bus.mode" => if names_servers { "nats" } else { "embedded" }.to_owned(),
             "gateway.socket" => format!("{}/windlass.sock", state_dir.trim_end_matches('/')),
             "gateway.token_file" => format!("{}/gateway.token", state_dir.trim_end_matches('/')),
             "repo.url" => value::file_url(&format!("{}/repo", state_dir.trim_end_matches('/'))),
@@ -189,7 +196,7 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
 
 /// What no key can say alone.
 fn cross_check(config: &Config, origins: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), ConfigError> {
-    let Some((path, why)) = config.repo.chunker.fault() else {
+    let Some((path, why)) = config.repo.chunker.fault().or_else(|| config.nats.fault()) else {
         return Ok(());
     };
     debug_assert!(key(path).is_some());

@@ -15,7 +15,7 @@ const HEAD: &str = "\
 #
 # What wins: defaults < this file < environment < flags. The variable of a key is WINDLASS_ and its path in capitals, with
 # two underscores for each dot: WINDLASS_STATE_DIR, WINDLASS_SNAPSHOT__THREADS, WINDLASS_REPO__CHUNKER__MODE. An empty
-# variable counts as absent. WINDLASS_REPO is the short name of WINDLASS_REPO__URL.
+# variable counts as absent. WINDLASS_REPO is the short name of WINDLASS_REPO__URL, WINDLASS_NATS of WINDLASS_NATS__SERVERS.
 #
 # Secrets never stand here: they come from the environment, or from files that a key names.
 #
@@ -59,6 +59,7 @@ fn line(key: &Key) -> String {
             match key.path {
                 "host_id" => "web-1",
                 "state_dir" => "/var/lib/windlass",
+                "bus.mode" => "embedded",
                 "repo.url" => "file:///var/lib/windlass/repo",
                 "gateway.socket" => "/var/lib/windlass/windlass.sock",
                 "gateway.token_file" => "/var/lib/windlass/gateway.token",

@@ -43,7 +43,7 @@ pub(crate) fn from_text(key: &Key, text: &str, working_dir: &Path) -> Result<Val
             Ok(number) => from_integer(key, number),
             Err(_) => Err(wrong(key, text)),
         },
-        KeyType::Path => string(key, &working_dir.join(text).to_string_lossy()),
+        KeyType::Path | KeyType::PathOrEmpty => string(key, &working_dir.join(text).to_string_lossy()),
         KeyType::RepoUrl if !text.contains("://") => string(key, &working_dir.join(text).to_string_lossy()),
         _ => string(key, text),
     }
@@ -79,6 +79,8 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
         KeyType::Labels => text.is_empty() || (text.split(',').count() <= LABELS_MAX && text.split(',').all(is_label)),
         KeyType::Path => Path::new(text).is_absolute(),
         KeyType::Word => text.len() <= 512 && text.bytes().all(|b| b.is_ascii_graphic()),
+        KeyType::PathOrEmpty => text.is_empty() || Path::new(text).is_absolute(),
+        KeyType::NatsServers => return nats_servers(key, text),
         KeyType::RepoUrl => return repo_url(key, text),
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
         KeyType::Listen => text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok(),
@@ -141,6 +143,24 @@ fn repo_url(key: &Key, text: &str) -> Result<Value, String> {
         Ok(Value::Text(text.to_owned()))
     } else {
         Err(wrong(key, text))
+    }
+}
+
+fn nats_servers(key: &Key, text: &str) -> Result<Value, String> {
+    if text.contains('@') {
+        // the text is not repeated: it holds a secret
+        return Err(format!(
+            "{}: a URL carries no user or password here; name a file: nats.user_file, nats.nkey_file or nats.creds_file",
+            key.path
+        ));
+    }
+    let is_url = |url: &str| {
+        let rest = url.strip_prefix("nats://").or_else(|| url.strip_prefix("tls://"));
+        rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']))
+    };
+    match text.split(',').all(|url| is_url(url.trim())) {
+        true => Ok(Value::Text(text.to_owned())),
+        false => Err(wrong(key, text)),
     }
 }
 

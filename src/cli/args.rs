@@ -77,6 +77,10 @@ pub struct Global {
         value_name = "FILE"
     )]
     pub gateway_token_file: Option<PathBuf>,
+    /// The NATS servers of a fleet, with commas between: nats://HOST:4222. Verbs then ask the host --host-id, wherever it
+    /// is, and `serve` joins the fleet [env: WINDLASS_NATS]
+    #[arg(long, global = true, value_name = "URLS")]
+    pub nats: Option<String>,
     /// Print one JSON document on standard output, errors too
     #[arg(long, global = true, env = "WINDLASS_JSON", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub json: bool,

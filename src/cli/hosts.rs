@@ -9,15 +9,13 @@ use super::Context;
 use super::args::HostsVerb;
 use super::table::{Table, one_line, pairs};
 use super::units::{count, seconds, size};
-use crate::client::{Client, no_daemon};
 
 /// Runs one verb.
 ///
 /// # Errors
 /// `unavailable` when no daemon runs; as the house answers.
 pub async fn run(context: &Context, verb: &HostsVerb) -> Result<ExitCode, ErrorBody> {
-    let client = Client::daemon(&context.loaded.config).await?;
-    let client = client.ok_or_else(|| no_daemon(&context.loaded.config))?;
+    let client = context.daemon().await?;
     let info = match verb {
         HostsVerb::Ls => {
             let reply = client.call(&HostList {}).await?;

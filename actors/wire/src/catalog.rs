@@ -183,6 +183,7 @@ pub fn events() -> Vec<EventKind> {
     vec![
         event::<job::JobChanged>(),
         event::<house::ConcernFailed>(),
+        event::<house::DataLost>(),
         event::<hosts::HostLost>(),
         event::<hosts::HostChanged>(),
         event::<snapshot::SnapshotCreated>(),

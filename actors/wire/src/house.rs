@@ -124,3 +124,27 @@ impl Topic for ConcernFailed {
         }
     }
 }
+
+/// Event: what a store had acknowledged is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DataLost {
+    /// Who noticed.
+    pub host: HostId,
+    /// Whose: a stream of the NATS servers.
+    pub store: String,
+    /// What is gone, for people.
+    pub what: String,
+}
+
+impl Topic for DataLost {
+    const CONCERN: &'static str = "house";
+    const WHAT: &'static str = "data_lost";
+    const ABOUT: &'static str = "What a store had acknowledged is gone";
+    fn sample() -> Self {
+        Self {
+            host: Status::sample_reply().host,
+            store: "KV_windlass".into(),
+            what: "stream KV_windlass of the NATS servers was made anew: what it held up to sequence 12 is gone".into(),
+        }
+    }
+}

@@ -120,7 +120,7 @@ impl Card {
                 answer.insert("endpoints", json!(endpoints(Announced::info)));
             }
             Verb::Stats => {
-                answer.insert("started", json!(identity.started_at));
+                answer.insert("started", json!(with_fraction(&identity.started_at)));
                 answer.insert("endpoints", json!(endpoints(Announced::stats)));
             }
         }
@@ -157,7 +157,16 @@ impl Announced {
             "last_error": *self.tally.last_error.lock().unwrap_or_else(PoisonError::into_inner),
             "processing_time": busy_ns,
             "average_processing_time": busy_ns.checked_div(requests).unwrap_or_default(),
+            "data": {},
         })
+    }
+}
+
+/// Some clients read times with a fraction only.
+fn with_fraction(time: &str) -> String {
+    match (time.contains('.'), time.strip_suffix('Z')) {
+        (false, Some(whole)) => format!("{whole}.000Z"),
+        _ => time.to_owned(),
     }
 }
 

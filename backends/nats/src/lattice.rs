@@ -1,6 +1,7 @@
 //! The connection that bus, state and jobs share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -31,6 +32,8 @@ struct Inner {
     client: Client,
     jetstream: jetstream::Context,
     replies: Replies,
+    // the streams of this process, to make them again when the servers lost them
+    streams: Mutex<BTreeMap<String, stream::Config>>,
     health: Arc<Health>,
 }
 
@@ -61,6 +64,7 @@ impl Lattice {
         let lattice = Self(Arc::new(Inner {
             settings,
             replies: Replies::open(client.clone()).await?,
+            streams: Mutex::default(),
             client,
             jetstream,
             health,
@@ -139,7 +143,7 @@ impl Lattice {
         &self.0.replies
     }
     /// Tells of each connection that is made.
-    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+    pub fn connections(&self) -> watch::Receiver<u64> {
         self.0.health.connections()
     }
     /// How many copies a stream of ours has.
@@ -161,6 +165,7 @@ impl Lattice {
             ..config
         };
         let name = config.name.clone();
+        self.streams().insert(name.clone(), config.clone());
         self.0.jetstream.get_or_create_stream(config).await.map_err(|e| {
             NatsError::new(
                 Kind::Unavailable,
@@ -169,5 +174,47 @@ impl Lattice {
             .hint("nats stream ls; docs/lattice.md tells how the servers should be configured")
             .caused_by(e)
         })
+    }
+
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<String, stream::Config>> {
+        // nothing panics under this lock
+        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the streams of this process again where they are missing; returns their names.
+    pub(crate) async fn restore_streams(&self) -> Result<Vec<String>, NatsError> {
+        let configs: Vec<stream::Config> = self.streams().values().cloned().collect();
+        let mut names = Vec::new();
+        for config in configs {
+            names.push(config.name.clone());
+            self.stream(config).await?;
+        }
+        Ok(names)
+    }
+
+    /// What can be seen from here that speaks against the durability of what the servers keep; empty when nothing does.
+    pub fn durability(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let info = self.0.client.server_info();
+        let replicas = self.replicas();
+        if info.cluster.is_some() && replicas < 3 {
+            warnings.push(format!(
+                "nats.replicas is {replicas} in a cluster: what one server loses is gone; 3 outlives one server"
+            ));
+        }
+        if info.cluster.is_none() {
+            warnings.push(format!(
+                "the NATS server {} is alone: what it acknowledges is durable only with sync_interval: always in its \
+                 configuration, which can't be seen from here",
+                info.server_name
+            ));
+        }
+        if info.max_payload < 1 << 20 {
+            warnings.push(format!(
+                "the NATS server {} carries messages up to {} bytes; windlass sends up to 1048576: raise max_payload",
+                info.server_name, info.max_payload
+            ));
+        }
+        warnings
     }
 }

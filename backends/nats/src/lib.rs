@@ -11,6 +11,7 @@
 //! * [`NatsBus`]: requests, services announced by NATS's own protocol, events that were acknowledged and are followed without
 //!   gaps.
 //! * [`NatsState`]: one stream with one message a key; its sequence is the revision.
+//! * [`Seen`]: what the servers kept when a host looked last, so that a lost store shows.
 //! * [`Settings`]: servers, credentials from files, TLS, time-outs.
 //!
 //! What is absent: no type of async-nats in a public signature, no consensus of our own (queue groups, compare-and-set and
@@ -26,6 +27,7 @@ mod jobs;
 mod lattice;
 mod nats_bus;
 mod replies;
+mod seen;
 mod serving;
 mod settings;
 mod state;
@@ -38,5 +40,6 @@ pub use error::{Kind, NatsError};
 pub use jobs::{JetstreamJobs, JobsOptions};
 pub use lattice::Lattice;
 pub use nats_bus::{Identity, NatsBus};
+pub use seen::{Loss, Seen};
 pub use settings::{Credentials, Settings, Tls};
 pub use state::NatsState;

@@ -99,6 +99,10 @@ impl NatsState {
     }
 
     #[cfg(test)]
+    pub(crate) fn lattice(&self) -> &Lattice {
+        &self.0.lattice
+    }
+    #[cfg(test)]
     pub(crate) async fn compact(&self, kept_max: u64) -> Result<usize> {
         compaction::compact(&self.0.lattice, &self.0.stream, kept_max).await
     }

@@ -163,7 +163,7 @@ impl Tail {
 }
 
 /// When the stream was made (Unix nanoseconds), its first and its last sequence.
-async fn state_of(lattice: &Lattice, name: &str) -> Result<(i64, u64, u64), NatsError> {
+pub(crate) async fn state_of(lattice: &Lattice, name: &str) -> Result<(i64, u64, u64), NatsError> {
     let stream = lattice.jetstream().get_stream(name).await.map_err(|e| {
         NatsError::new(Kind::Unavailable, format!("the stream {name} can't be looked at: {e}")).caused_by(e)
     })?;

@@ -24,7 +24,12 @@ pub(crate) const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
 /// A bus over a connection of its own.
 pub(crate) async fn bus_at(urls: &str) -> NatsBus {
-    let lattice = Lattice::connect(settings(urls), PATIENCE).await.unwrap();
+    bus_with(settings(urls)).await
+}
+
+/// As [`bus_at`], with settings of its own.
+pub(crate) async fn bus_with(settings: Settings) -> NatsBus {
+    let lattice = Lattice::connect(settings, PATIENCE).await.unwrap();
     let identity = Identity {
         version: "0.1.0".into(),
         started_at: "2026-11-25T00:00:00Z".into(),

@@ -24,6 +24,7 @@ use futures::stream::BoxStream;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod database;
+pub mod decision;
 mod error;
 mod key;
 mod redb_state;

@@ -4,10 +4,12 @@
 //! its id, also when the test panics; its store goes with the test's scratch directory.
 
 mod cluster;
+mod link;
 mod monitor;
 mod server;
 
 pub use cluster::Cluster;
+pub use link::Link;
 pub use server::{Server, ServerOptions};
 
 use std::io;
@@ -19,6 +21,14 @@ use std::path::PathBuf;
 /// `NotFound` with how to install it.
 pub fn python() -> io::Result<PathBuf> {
     installed("python3", "WINDLASS_NATS_PYTHON")
+}
+
+/// The server itself.
+///
+/// # Errors
+/// `NotFound` with how to install it.
+pub fn program() -> io::Result<PathBuf> {
+    installed("nats-server", "WINDLASS_NATS_SERVER")
 }
 
 fn installed(name: &str, variable: &str) -> io::Result<PathBuf> {

@@ -131,3 +131,31 @@ async fn a_lost_store_is_told_and_never_silence() {
         .unwrap();
     assert_eq!(told.unwrap().unwrap_err().kind, state::Kind::Corrupt);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_compares_what_the_servers_keep_with_what_it_saw() {
+    let scratch = Scratch::new("state").unwrap();
+    let mut server = Server::start(&scratch.join("n1")).unwrap();
+    let state = fresh(&server.url(), at(1)).await;
+    let lattice = state.lattice();
+    state.put(&key("a"), Bytes::new()).await.unwrap();
+    let (seen, losses) = lattice.compare(&crate::Seen::default()).await.unwrap();
+    assert_eq!(losses, vec![], "the first look compares with nothing");
+    server.kill().unwrap();
+    server.restart().unwrap();
+    connecting::until(|| lattice.connects() == 2).await;
+    assert_eq!(
+        lattice.compare(&seen).await.unwrap(),
+        (seen.clone(), vec![]),
+        "an ordinary restart"
+    );
+    server.kill().unwrap();
+    server.lose_store().unwrap();
+    server.restart().unwrap();
+    connecting::until(|| lattice.connects() == 3).await;
+    let (after, losses) = lattice.compare(&seen).await.unwrap();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    assert!(losses[0].what.contains("KV_windlass"), "{losses:?}");
+    assert_eq!(lattice.compare(&after).await.unwrap().1, vec![], "told once");
+    state.put(&key("a"), Bytes::new()).await.expect("and it works again");
+}

@@ -1,0 +1,101 @@
+//! Hosts of a fleet on one machine: the real binary, real servers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use windlass_integration::nats::Server;
+use windlass_integration::process::{Running, Windlass};
+use windlass_integration::scratch::Scratch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A host with a state directory of its own.
+fn host(scratch: &Scratch, id: &str, urls: &str) -> Windlass {
+    Windlass::new(&scratch.join(id))
+        .expect("the binary")
+        .env("WINDLASS_NATS", urls)
+        .env("WINDLASS_HOST_ID", id)
+}
+
+fn serving(windlass: &Windlass) -> Running {
+    let daemon = windlass.spawn(&["serve"]).expect("it starts");
+    let said = daemon.wait_for_line(PATIENCE, |line| line.contains("serving"));
+    said.expect("it serves");
+    daemon
+}
+
+/// A verb that asks `id` over the servers, from a place without any state.
+fn ask(scratch: &Scratch, id: &str, urls: &str, words: &[&str]) -> windlass_integration::process::Ended {
+    let nowhere = Windlass::new(&scratch.join("nowhere")).expect("the binary");
+    let mut all = vec!["--nats", urls, "--host-id", id, "--json"];
+    all.extend(words);
+    nowhere.run(&all).expect("it runs")
+}
+
+fn disk(path: &Path) {
+    std::fs::write(path, vec![7; 1 << 20]).expect("a disk");
+}
+
+#[test]
+fn two_hosts_are_asked_from_a_third_place() {
+    let scratch = Scratch::new("fleet").unwrap();
+    let server = Server::start(&scratch.join("n1")).unwrap();
+    let url = server.url();
+    let (one, two) = (host(&scratch, "h1", &url), host(&scratch, "h2", &url));
+    let (first, second) = (serving(&one), serving(&two));
+    for id in ["h1", "h2"] {
+        let status = ask(&scratch, id, &url, &["status"]).success().json();
+        assert_eq!((&status["host"], &status["mode"]), (&id.into(), &"lattice".into()));
+    }
+    ask(&scratch, "h3", &url, &["status"]).failure(8);
+    // a snapshot on the other host, followed to its end from here
+    disk(&scratch.join("web1.raw"));
+    let made = scratch.join("web1.raw").display().to_string();
+    let repo = format!("file://{}", scratch.join("repo").display());
+    let create = ["--repo", &repo, "snapshot", "create", "--vm", "web1", "--disk", &made];
+    ask(&scratch, "h2", &url, &["--repo", &repo, "repo", "init"]).success();
+    let snapshot = ask(&scratch, "h2", &url, &create).success().json();
+    let listed = ask(&scratch, "h1", &url, &["--repo", &repo, "snapshot", "ls"])
+        .success()
+        .json();
+    assert_eq!(listed["snapshots"][0]["id"], snapshot["id"]);
+    assert!(!scratch.join("nowhere").exists(), "who asks keeps no state");
+    for (daemon, name) in [(first, "first"), (second, "second")] {
+        daemon.terminate().unwrap();
+        let ended = daemon.wait(PATIENCE).unwrap();
+        assert!(ended.status.success(), "{name}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_host_waits_for_its_servers_and_names_what_they_lost() {
+    let scratch = Scratch::new("fleet").unwrap();
+    let mut server = Server::start(&scratch.join("n1")).unwrap();
+    let url = server.url();
+    server.stop().unwrap();
+    let one = host(&scratch, "h1", &url);
+    let waiting = one.spawn(&["serve"]).unwrap();
+    let early = ask(&scratch, "h1", &url, &["status"]).failure(8);
+    assert!(
+        early.json()["error"]["message"].as_str().unwrap().contains(&url),
+        "{early:?}"
+    );
+    server.restart().unwrap();
+    waiting
+        .wait_for_line(PATIENCE, |line| line.contains("serving"))
+        .expect("it serves");
+    server.kill().unwrap();
+    server.lose_store().unwrap();
+    server.restart().unwrap();
+    let told = waiting.wait_for_line(PATIENCE, |line| line.contains("DATA LOSS"));
+    assert!(told.expect("never silence").contains("made anew"));
+    ask(&scratch, "h1", &url, &["status"]).success();
+    waiting.terminate().unwrap();
+    assert!(waiting.wait(PATIENCE).unwrap().status.success());
+    // and a stop while the servers are away doesn't hang
+    server.stop().unwrap();
+    let waiting = one.spawn(&["serve"]).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    waiting.terminate().unwrap();
+    assert!(waiting.wait(PATIENCE).unwrap().status.success());
+}
