@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -53,6 +54,37 @@ async fn bare(context: &jetstream::Context, payload: &Bytes, count: usize) -> Re
     let publish = |_| async {
         let acknowledged = context.publish("bare.jobs", payload.clone()).await?;
         acknowledged.await?;
+        Ok::<_, Failure>(())
+    };
+    futures::stream::iter(0..count)
+        .map(publish)
+        .buffer_unordered(WINDOW)
+        .try_collect::<()>()
+        .await?;
+    Ok(began.elapsed())
+}
+
+/// As [`bare`], with what a submit adds for the server: a subject of its own, or a name for JetStream's window.
+async fn dressed(
+    context: &jetstream::Context,
+    payload: &Bytes,
+    count: usize,
+    own_subject: bool,
+    named: bool,
+) -> Result<Duration, Failure> {
+    let began = now();
+    let salt = began.elapsed().as_nanos();
+    let publish = |n: usize| async move {
+        let subject = match own_subject {
+            true => format!("bare.{salt}-{n}-{named}"),
+            false => "bare.jobs".into(),
+        };
+        let message = PublishMessage::build().payload(payload.clone());
+        let message = match named {
+            true => message.message_id(format!("{salt}-{n}-{own_subject}")),
+            false => message,
+        };
+        context.send_publish(subject, message).await?.await?;
         Ok::<_, Failure>(())
     };
     futures::stream::iter(0..count)
@@ -133,6 +165,10 @@ async fn compare(what: &str, urls: &str, replicas: usize, count: usize) -> Resul
         "jobs submit, {what}: {ours:.0}/s beside {theirs:.0}/s bare, ratio {ratio:.2} ({least:.2} to {most:.2}), {ROUNDS} rounds of {count}, window {WINDOW}, {} bytes",
         payload.len()
     );
+    for (own_subject, named) in [(false, false), (true, false), (false, true), (true, true)] {
+        let took = dressed(&context, &payload, count, own_subject, named).await?;
+        println!("  bare, own subject {own_subject}, named {named}: {:.0}/s", count as f64 / took.as_secs_f64());
+    }
     Ok(())
 }
 
