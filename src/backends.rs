@@ -48,6 +48,8 @@ pub struct Shared {
     pub bus: Arc<dyn Bus>,
     /// Small values.
     pub state: Arc<dyn State>,
+    /// Durable work.
+    pub jobs: Arc<dyn Jobs>,
     /// The connection, when there is one.
     pub lattice: Option<nats::Lattice>,
 }
@@ -63,18 +65,15 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         BusMode::Embedded => Shared {
             bus: Arc::new(bus::InProcess::new()),
             state: own_state.clone(),
+            jobs: Arc::new(jobs::Redb::new(
+                database.clone(),
+                runtime::job_source(&clock),
+                job_limits(config),
+            )),
             lattice: None,
         },
         // a daemon waits for its servers, however long they take
         BusMode::Nats => lattice::open(config, &clock, None).await?,
-    };
-    let limits = jobs::Limits {
-        jobs_open_max: config.runtime.jobs_open_max,
-        jobs_kept_max: config.runtime.jobs_kept_max,
-        idempotency_keep_ms: config.runtime.idempotency_keep_h.saturating_mul(3_600_000),
-        lease_ms: config.runtime.job_lease_s.saturating_mul(1_000),
-        // the bounds of the key are within this type
-        deliveries_max: u32::try_from(config.runtime.job_deliveries_max).unwrap_or(u32::MAX),
     };
     let store_counters = store::Counters::default();
     Ok(Ports {
@@ -83,11 +82,23 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         lattice: shared.lattice,
         own_state,
         release: database.release(),
-        jobs: Arc::new(jobs::Redb::new(database, runtime::job_source(&clock), limits)),
+        jobs: shared.jobs,
         repos: Arc::new(Repositories::new(config, clock.clone(), store_counters.clone())),
         store_counters,
         clock,
     })
+}
+
+/// What is kept of jobs by one host alone.
+pub fn job_limits(config: &Config) -> jobs::Limits {
+    jobs::Limits {
+        jobs_open_max: config.runtime.jobs_open_max,
+        jobs_kept_max: config.runtime.jobs_kept_max,
+        idempotency_keep_ms: config.runtime.idempotency_keep_h.saturating_mul(3_600_000),
+        lease_ms: config.runtime.job_lease_s.saturating_mul(1_000),
+        // the bounds of the key are within this type
+        deliveries_max: u32::try_from(config.runtime.job_deliveries_max).unwrap_or(u32::MAX),
+    }
 }
 
 /// How sessions write.

@@ -27,6 +27,10 @@ pub struct Nats {
     pub ping_interval_s: u64,
     /// How long the servers may take to acknowledge a write, in seconds.
     pub ack_timeout_s: u64,
+    /// Jobs of all hosts that may be open.
+    pub jobs_open_max: u64,
+    /// Finished jobs of all hosts that are kept.
+    pub jobs_kept_max: u64,
 }
 
 impl Nats {
@@ -114,6 +118,21 @@ pub(crate) static SECTION: Section = Section {
             kind: KeyType::Integer { min: 1, max: 60 },
             preset: Preset::Integer(5),
             about: "How long the servers may take to acknowledge a write; it is sent again twice before it is an error.",
+        },
+        Key {
+            path: "nats.jobs_open_max",
+            kind: KeyType::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            preset: Preset::Integer(100_000),
+            about: "Jobs of all hosts together that may wait or run; more are answered `busy`. Fixed when the stream is made.",
+        },
+        Key {
+            path: "nats.jobs_kept_max",
+            kind: KeyType::Integer { min: 1, max: 1_000_000 },
+            preset: Preset::Integer(10_000),
+            about: "Finished jobs of all hosts together that are kept; the oldest go first.",
         },
     ],
 };

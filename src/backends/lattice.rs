@@ -7,7 +7,7 @@ use std::time::Duration;
 use bus::Bus;
 use bytes::Bytes;
 use config::{BusMode, Config};
-use nats::{Credentials, Identity, Lattice, NatsBus, NatsState, Settings, Tls};
+use nats::{Credentials, Identity, JetstreamJobs, JobsOptions, Lattice, NatsBus, NatsState, Settings, Tls};
 use runtime::Clock;
 use state::{Key, State};
 use wire::event::CloudEvent;
@@ -70,12 +70,23 @@ pub async fn open(config: &Config, clock: &Arc<dyn Clock>, patience: Option<Dura
     let lattice = Lattice::connect(settings(config, config.host_id.to_string()), patience).await?;
     let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
+    let limits = jobs::Limits {
+        jobs_open_max: config.nats.jobs_open_max,
+        jobs_kept_max: config.nats.jobs_kept_max,
+        ..super::job_limits(config)
+    };
+    let options = JobsOptions {
+        limits,
+        ..JobsOptions::default()
+    };
+    let jobs = JetstreamJobs::open(&lattice, runtime::job_source(clock), options).await?;
     for warning in lattice.durability() {
         tracing::warn!("{warning}");
     }
     Ok(Shared {
         bus: Arc::new(bus),
         state: Arc::new(state),
+        jobs: Arc::new(jobs),
         lattice: Some(lattice),
     })
 }

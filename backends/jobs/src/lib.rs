@@ -298,12 +298,32 @@ pub trait Jobs: Debug + Send + Sync + 'static {
     async fn recover(&self, worker: &Worker) -> Result<()>;
 }
 
+/// Counts what is written to it.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Refuses a request or a result that is too large to be kept.
 ///
 /// # Errors
 /// `Invalid`.
 pub fn check_body(what: &str, body: &Value) -> Result<()> {
-    let bytes = body.to_string().len();
+    let mut bytes = Counted(0);
+    serde_json::to_writer(&mut bytes, body).map_err(|e| {
+        JobsError::new(
+            Kind::Invalid,
+            format!("{what} can't be encoded: {e}; nothing was written"),
+        )
+    })?;
+    let bytes = bytes.0;
     if bytes <= BODY_BYTES_MAX {
         return Ok(());
     }

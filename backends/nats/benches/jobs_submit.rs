@@ -167,7 +167,10 @@ async fn compare(what: &str, urls: &str, replicas: usize, count: usize) -> Resul
     );
     for (own_subject, named) in [(false, false), (true, false), (false, true), (true, true)] {
         let took = dressed(&context, &payload, count, own_subject, named).await?;
-        println!("  bare, own subject {own_subject}, named {named}: {:.0}/s", count as f64 / took.as_secs_f64());
+        println!(
+            "  bare, own subject {own_subject}, named {named}: {:.0}/s",
+            count as f64 / took.as_secs_f64()
+        );
     }
     Ok(())
 }

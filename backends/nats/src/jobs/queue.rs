@@ -75,8 +75,9 @@ impl Queue {
         })
     }
 
-    /// Queues a job; durable when this returns its place. `again` tells this message from others of the same job.
-    pub(super) async fn publish(&self, record: &Record, again: &str) -> Result<u64> {
+    /// Queues a job; durable when this returns its place. Under a `name` JetStream drops a message that it has had within its
+    /// window; that costs the servers something and saves a look in vain, so jobs that nobody asks for twice have none.
+    pub(super) async fn publish(&self, record: &Record, name: Option<&str>) -> Result<u64> {
         let subject = Self::subject(record)?.to_string();
         let payload = serde_json::to_vec(record).map_err(|e| {
             JobsError::new(
@@ -84,9 +85,11 @@ impl Queue {
                 format!("the job can't be encoded: {e}; nothing was submitted"),
             )
         })?;
-        let message = PublishMessage::build()
-            .message_id(format!("{}{again}", record.job.id))
-            .payload(payload.into());
+        let message = PublishMessage::build().payload(payload.into());
+        let message = match name {
+            Some(name) => message.message_id(format!("{}{name}", record.job.id)),
+            None => message,
+        };
         let mut pause_ms = PUBLISH_AGAIN_MS;
         let mut tries = 0;
         loop {
@@ -113,6 +116,13 @@ impl Queue {
                     tracing::debug!(job = %record.job.id, %error, tries, "a job's message was not acknowledged yet");
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms *= 2;
+                    // it may be there, and only its acknowledgement is lost
+                    let found = self.find(&record.job.id).await;
+                    if let Ok(Some(waiting)) = found
+                        && waiting.record.retries == record.retries
+                    {
+                        return Ok(waiting.sequence);
+                    }
                 }
                 _ => {
                     let what = format!(

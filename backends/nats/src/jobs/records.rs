@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jobs::{NewJob, Record, Result};
 use serde::{Deserialize, Serialize};
-use wire::job::JobId;
+use wire::job::{Job, JobId};
 
 use super::errors::{failed, unreadable};
 use crate::error::NatsError;
@@ -282,8 +282,10 @@ impl Records {
     }
 
     /// Takes a request id back that names this job; an error leaves it, which is no harm: the next submit queues its job.
-    pub(super) async fn unname(&self, new: &NewJob, request_id: &str) {
-        self.drop_mark(&request_key(&new.concern, &new.kind, request_id)).await;
+    pub(super) async fn unname(&self, job: &Job) {
+        if let Some(request_id) = &job.request_id {
+            self.drop_mark(&request_key(&job.concern, &job.kind, request_id)).await;
+        }
     }
 
     /// Notes at the request id of a job that the job is no longer kept.

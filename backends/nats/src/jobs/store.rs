@@ -62,13 +62,12 @@ impl Inner {
                 return self.submit_again(new, known).await;
             }
         }
-        let record = Record::accepted(id.clone(), new.clone(), &self.source.now());
-        if let Err(e) = self.queue.publish(&record, "").await {
+        let named = new.request_id.is_some().then_some("");
+        let record = Record::accepted(id.clone(), new, &self.source.now());
+        if let Err(e) = self.queue.publish(&record, named).await {
             // whatever is not certain stays: the next submit under this id queues the same job
-            if matches!(e.kind, Kind::Busy | Kind::Invalid)
-                && let Some(request_id) = &new.request_id
-            {
-                self.records.unname(&new, request_id).await;
+            if matches!(e.kind, Kind::Busy | Kind::Invalid) {
+                self.records.unname(&record.job).await;
             }
             return Err(e);
         }
@@ -88,7 +87,7 @@ impl Inner {
         let is_queued = known.forgotten || self.look_up(&known.job).await.map(|_| true).or_else(absent)?;
         if !is_queued {
             let record = Record::accepted(known.job.clone(), new, &self.source.now());
-            self.queue.publish(&record, "").await?;
+            self.queue.publish(&record, Some("")).await?;
         }
         Ok(Submitted {
             job: known.job,
@@ -246,7 +245,7 @@ impl Inner {
         after.beats += 1;
         // the message first: it alone brings the job back; the record only says so sooner
         let again = format!(".{}", after.record.retries);
-        after.message = self.queue.publish(&after.record, &again).await?;
+        after.message = self.queue.publish(&after.record, Some(&again)).await?;
         match self.records.swap(&after, revision).await {
             Ok(Some(_)) if kept.record.job.state == JobState::Dead => self.records.unnote_dead(id).await,
             Ok(_) => {}
@@ -309,12 +308,15 @@ impl Inner {
             if self.records.swap(&kept, revision).await?.is_none() {
                 continue;
             }
+            let mut stays = 0;
             if !job.state.is_final() {
-                self.queue
-                    .publish(&kept.record, &format!(".{}.{}", kept.record.retries, worker.boot))
-                    .await?;
+                let name = format!(".{}.{}", kept.record.retries, worker.boot);
+                // when its acknowledgement is lost, this may be the old message
+                stays = self.queue.publish(&kept.record, Some(&name)).await?;
             }
-            self.queue.remove(kept.message).await;
+            if stays != kept.message {
+                self.queue.remove(kept.message).await;
+            }
         }
         Ok(())
     }
