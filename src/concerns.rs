@@ -85,6 +85,8 @@ async fn rack_scheduler_concern(parts: Parts) -> Result<(), ErrorBody> {
         tentative_ms: config.tentative_s * 1000,
         attempts_max: config.attempts_max,
         tells_hosts,
+        vcpus_sold_percent: u32::try_from(config.vcpus_sold_percent).unwrap_or(100),
+        memory_sold_percent: u32::try_from(config.memory_sold_percent).unwrap_or(100),
         keep_ms: parts.config.runtime.idempotency_keep_h * 3_600_000,
     };
     let scheduler = Arc::new(Scheduler::new(
@@ -97,11 +99,15 @@ async fn rack_scheduler_concern(parts: Parts) -> Result<(), ErrorBody> {
     ));
     // ends with the concern: only the factory keeps the scheduler alive
     let (swept, every_s) = (Arc::downgrade(&scheduler), config.sweep_every_s);
+    let by_beats = config.inventory == config::Inventory::Heartbeats;
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(every_s));
         loop {
             tick.tick().await;
             let Some(scheduler) = swept.upgrade() else { return };
+            if by_beats && let Err(error) = scheduler.take_beats().await {
+                tracing::warn!(%error, "heartbeats; they are read again");
+            }
             if let Err(error) = scheduler.sweep().await {
                 tracing::warn!(%error, "the rack scheduler's sweep; it is tried again");
             }

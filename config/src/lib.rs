@@ -52,7 +52,7 @@ pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
 pub use nats::Nats;
-pub use rack_scheduler::{Provide, RackScheduler};
+pub use rack_scheduler::{Inventory, Provide, RackScheduler};
 pub use reference::reference;
 pub use repo::{ChunkerConfig, ChunkerMode, Repo};
 pub use repo_s3::RepoS3;

@@ -7,6 +7,12 @@ use crate::key::{Key, KeyType, Preset, Section};
 /// The rack scheduler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RackScheduler {
+    /// Where the inventory comes from.
+    pub inventory: Inventory,
+    /// Virtual CPUs sold for each 100 that a heartbeat tells of.
+    pub vcpus_sold_percent: u64,
+    /// Memory sold for each 100 that a heartbeat tells of.
+    pub memory_sold_percent: u64,
     /// Whether hosts hear of their VMs.
     pub provide: Provide,
     /// How long a host may take to answer, in seconds.
@@ -17,6 +23,16 @@ pub struct RackScheduler {
     pub attempts_max: u64,
     /// Seconds between two sweeps.
     pub sweep_every_s: u64,
+}
+
+/// Where the inventory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inventory {
+    /// `windlass rack load`.
+    Files,
+    /// Heartbeats of hosts too.
+    Heartbeats,
 }
 
 /// Whether hosts hear of their VMs.
@@ -33,6 +49,24 @@ pub(crate) static SECTION: Section = Section {
     name: "rack_scheduler",
     about: "Many VMs become groups, each with a home rack.",
     keys: &[
+        Key {
+            path: "rack_scheduler.inventory",
+            kind: KeyType::Choice(&["files", "heartbeats"]),
+            preset: Preset::Text("files"),
+            about: "files: hosts come by `windlass rack load` alone. heartbeats: hosts that beat join by themselves, too, at each sweep; see [host] for where one stands.",
+        },
+        Key {
+            path: "rack_scheduler.vcpus_sold_percent",
+            kind: KeyType::Integer { min: 1, max: 10_000 },
+            preset: Preset::Integer(100),
+            about: "Virtual CPUs that are sold for each 100 of which a heartbeat tells. Files say it themselves.",
+        },
+        Key {
+            path: "rack_scheduler.memory_sold_percent",
+            kind: KeyType::Integer { min: 1, max: 10_000 },
+            preset: Preset::Integer(100),
+            about: "Memory that is sold for each 100 of which a heartbeat tells. Files say it themselves.",
+        },
         Key {
             path: "rack_scheduler.provide",
             kind: KeyType::Choice(&["off", "ask"]),

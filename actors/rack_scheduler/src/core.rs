@@ -5,6 +5,7 @@
 
 pub mod amounts;
 pub mod ask;
+pub mod beats;
 pub mod change;
 pub mod check;
 pub mod inventory;

@@ -1,9 +1,10 @@
 //! Moves decisions into the state: keeps a view of the inventory ([`view`]), books, decides and settles ([`commit`]), and does
-//! what each verb says ([`place`], [`change`], [`evacuate`], [`stock`], [`look`], [`tell`]).
+//! what each verb says ([`place`], [`change`], [`beats`], [`evacuate`], [`stock`], [`look`], [`tell`]).
 //!
 //! Several of these work on one state at once, in one process or in many. None waits for another; each write is a
 //! compare-and-set, and who loses reads again and plans again.
 
+pub mod beats;
 pub mod change;
 pub mod commit;
 pub mod evacuate;
@@ -13,6 +14,7 @@ pub mod stock;
 pub mod tell;
 pub mod view;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +33,10 @@ pub struct Settings {
     pub tentative_ms: u64,
     /// How often a request is planned anew when others were faster.
     pub attempts_max: u64,
+    /// Virtual CPUs sold for each 100 that a host's heartbeat tells of.
+    pub vcpus_sold_percent: u32,
+    /// Memory sold for each 100 that a host's heartbeat tells of.
+    pub memory_sold_percent: u32,
     /// Hosts hear of their VMs, and may refuse.
     pub tells_hosts: bool,
     /// How long released and void placements are remembered, in milliseconds.
@@ -42,6 +48,8 @@ impl Default for Settings {
         Self {
             tentative_ms: 10_000,
             attempts_max: 16,
+            vcpus_sold_percent: 100,
+            memory_sold_percent: 100,
             tells_hosts: false,
             keep_ms: 24 * 3_600_000,
         }
@@ -86,6 +94,7 @@ pub struct Scheduler {
     /// What was done.
     pub counts: Arc<Counts>,
     view: Arc<Mutex<View>>,
+    writing: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Scheduler {
@@ -107,6 +116,7 @@ impl Scheduler {
             settings,
             counts: Arc::default(),
             view: Arc::default(),
+            writing: Arc::default(),
         }
     }
 
@@ -114,6 +124,16 @@ impl Scheduler {
     pub fn view(&self) -> MutexGuard<'_, View> {
         // a panic in a decision leaves a view that is at worst out of date, which every write checks
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writers of one rack's record in this process go one after the other: that saves lost compare-and-sets, and nothing rests on
+    /// it.
+    fn turn(&self, rack: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        match writing.get(rack) {
+            Some(turn) => turn.clone(),
+            None => writing.entry(rack.to_owned()).or_default().clone(),
+        }
     }
 
     /// A fresh name for a change.

@@ -40,9 +40,23 @@ pub struct HostRecord {
     /// What it carries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// How it is.
+    /// What an operator set.
     #[serde(default)]
     pub state: HostState,
+    /// What its heartbeats say.
+    #[serde(default)]
+    pub beat: HostState,
+}
+
+impl HostRecord {
+    /// How it is: what an operator set goes before what its heartbeats say.
+    pub fn now(&self) -> HostState {
+        if self.state == HostState::Up {
+            self.beat
+        } else {
+            self.state
+        }
+    }
 }
 
 /// VMs of one kind of one group on one host.
@@ -152,7 +166,7 @@ impl RackRecord {
                 .iter()
                 .find(|h| h.id == id)
                 .ok_or_else(|| stale(id, "has gone"))?;
-            if host.state != HostState::Up {
+            if host.now() != HostState::Up {
                 return Err(stale(id, "takes nothing new"));
             }
             if !sums_fit(&sums, &room(host, booked.get(id)).times(1)) {
@@ -215,7 +229,7 @@ impl RackRecord {
 }
 
 fn room(host: &HostRecord, booked: Option<&Sums>) -> Amounts {
-    if host.state != HostState::Up {
+    if host.now() != HostState::Up {
         return Amounts::default();
     }
     let free = less(&host.sold.times(1), booked.unwrap_or(&Sums::default()));

@@ -65,6 +65,7 @@ pub fn racks(inventory: &InventoryArg) -> Result<BTreeMap<String, RackRecord>> {
             sold: capacity.oversold(vcpus, memory),
             labels: host.labels.clone(),
             state: host.state,
+            beat: Default::default(),
         });
         if record.hosts.len() > RACK_HOSTS_MAX {
             return Err(invalid(format!(

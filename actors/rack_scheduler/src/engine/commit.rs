@@ -83,6 +83,8 @@ impl Scheduler {
         mut change: impl FnMut(&mut RackRecord) -> Result<bool>,
     ) -> Result<()> {
         let at = key("racks", rack)?;
+        let turn = self.turn(rack);
+        let _turn = turn.lock().await;
         let mut known = self.view().rack(rack).cloned();
         for attempt in 0..RECORD_ATTEMPTS_MAX {
             let (revision, mut record) = match known.take() {

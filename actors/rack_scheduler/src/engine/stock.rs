@@ -187,7 +187,7 @@ impl Scheduler {
     async fn rack_row(&self, id: String, record: &RackRecord, with_hosts: bool) -> Result<RackRow> {
         let booked = record.booked();
         let (mut sold, mut taken) = (Sums::default(), Sums::default());
-        let up = |h: &&crate::core::ledger::HostRecord| h.state == HostState::Up;
+        let up = |h: &&crate::core::ledger::HostRecord| h.now() == HostState::Up;
         for host in record.hosts.iter().filter(up) {
             add(&mut sold, &host.sold.times(1));
             add(&mut taken, booked.get(host.id.as_str()).unwrap_or(&Sums::default()));
@@ -227,7 +227,7 @@ impl Scheduler {
             debug_assert!(all || !host.id.is_empty());
             rows.push(HostRow {
                 id: host.id.clone(),
-                state: host.state,
+                state: host.now(),
                 sold: host.sold.to_wire(),
                 booked: sums_to_wire(booked.get(host.id.as_str()).unwrap_or(&Sums::default())),
                 vms,

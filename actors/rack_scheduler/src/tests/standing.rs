@@ -456,3 +456,111 @@ async fn when_every_host_refuses_nothing_stays_booked() {
     );
     assert_eq!(placed.unplaced.iter().map(|u| u.vms).sum::<u64>(), 4);
 }
+
+/// Tells of hosts as the concern `hosts` does.
+async fn tell_of(bus: Arc<bus::InProcess>, hosts: Vec<wire::hosts::HostInfo>) {
+    use bus::Bus as _;
+    let service = bus::Service {
+        concern: wire::ConcernName::new("hosts").unwrap(),
+        host: HostId::new("h1").unwrap(),
+        endpoints: vec![bus::Endpoint::of::<wire::hosts::HostList>()],
+        queue_requests_max: 8,
+    };
+    let mut incoming = bus.serve(service).await.unwrap();
+    tokio::spawn(async move {
+        while let Some(delivery) = incoming.next().await {
+            let listing = wire::hosts::HostListing { hosts: hosts.clone() };
+            delivery
+                .responder
+                .answer(bus::answer_bytes(Ok(serde_json::to_value(listing).unwrap())));
+        }
+    });
+}
+
+#[tokio::test]
+async fn hosts_that_beat_join_and_those_that_are_lost_take_nothing() {
+    use wire::Request as _;
+    let sample = wire::hosts::HostList::sample_reply().hosts[0].clone();
+    let beat = |id: &str, rack: &str, state| {
+        let mut info = sample.clone();
+        info.host = HostId::new(id).unwrap();
+        info.state = state;
+        info.facts.rack = Some(rack.into());
+        info.facts.row = Some("a".into());
+        info.facts.zone = Some("z1".into());
+        info.facts.capacity = wire::hosts::HostCapacity {
+            vcpus: 8,
+            memory_bytes: 8 << 30,
+            disk_bytes: 1 << 40,
+        };
+        info
+    };
+    use wire::hosts::HostState as Beat;
+    let (state, clock) = embedded();
+    let on = |bus: Arc<bus::InProcess>| {
+        let settings = Settings {
+            vcpus_sold_percent: 200,
+            ..Settings::default()
+        };
+        Scheduler::new(
+            HostId::new("h1").unwrap(),
+            state.clone(),
+            bus,
+            clock.clone(),
+            Arc::new(Silent),
+            settings,
+        )
+    };
+    let bus = Arc::new(bus::InProcess::new());
+    let scheduler = on(bus.clone());
+    assert_eq!(
+        scheduler.take_beats().await.unwrap_err().kind,
+        Kind::Unavailable,
+        "nobody tells of hosts"
+    );
+    tell_of(
+        bus,
+        vec![
+            beat("n1", "r1", Beat::Up),
+            beat("n2", "r1", Beat::Up),
+            beat("n3", "r2", Beat::Up),
+        ],
+    )
+    .await;
+    assert_eq!(scheduler.take_beats().await.unwrap(), 2);
+    assert_eq!(
+        scheduler.take_beats().await.unwrap(),
+        0,
+        "the same beats change nothing"
+    );
+    let report = scheduler.inventory(&RackInventory::default()).await.unwrap();
+    assert_eq!(
+        (
+            report.hosts_total,
+            report.racks[0].sold.vcpus,
+            report.racks[0].zone.as_str()
+        ),
+        (3, 32, "z1")
+    );
+    let placed = scheduler.place(&ask(4, 2), None).await.unwrap();
+    // a rack's host falls silent: what is booked stays, and it takes nothing new
+    let bus = Arc::new(bus::InProcess::new());
+    tell_of(
+        bus.clone(),
+        vec![
+            beat("n1", "r1", Beat::Up),
+            beat("n2", "r1", Beat::Up),
+            beat("n3", "r2", Beat::Lost),
+        ],
+    )
+    .await;
+    let scheduler = on(bus);
+    assert_eq!(scheduler.take_beats().await.unwrap(), 1);
+    assert_eq!(booked(&records(&scheduler).await), 4);
+    assert_eq!(
+        scheduler.place(&ask(4, 2), None).await.unwrap_err().kind,
+        Kind::Conflict
+    );
+    scheduler.release(&placed.id).await.unwrap();
+    assert_eq!(booked(&records(&scheduler).await), 0);
+}
