@@ -34,12 +34,12 @@ async fn scheduler(url: &str) -> Scheduler {
         servers: url.split(',').map(str::to_owned).collect(),
         ..nats::Settings::default()
     };
-    let lattice = nats::Lattice::connect(settings, PATIENCE).await.unwrap();
+    let lattice = nats::Lattice::connect(settings, PATIENCE).await.expect("a connection");
     let state = nats::NatsState::open(&lattice, runtime::state_clock(&clock))
         .await
-        .unwrap();
+        .expect("a state");
     Scheduler::new(
-        HostId::new("h1").unwrap(),
+        HostId::new("h1").expect("a token"),
         Arc::new(state),
         Arc::new(bus::InProcess::new()),
         clock,
