@@ -3,6 +3,7 @@
 #   CARGO_FLAGS=…   more flags for cargo build and test, such as --offline
 #   SEEDS=…         how many kills, moments and cases `make torture` tries (default 1000)
 #   SEED=…          where they begin (default: the time, printed); the same SEED replays
+#   FUZZ_S=…        how many seconds `make fuzz` runs
 #   DEMO_ARGS=…     flags for windlass demo, such as --keep
 #   BENCH_ARGS=…    flags for bench/run.py (see `python3 bench/run.py --help`)
 
@@ -10,10 +11,11 @@ SHELL := /bin/sh
 CARGO ?= cargo
 SEEDS ?= 1000
 SEED := $(or $(SEED),$(shell date +%s))
+FUZZ_S ?= 60
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt doc torture bench deps deps-demo deps-test deps-torture deps-bench audit clean
+.PHONY: help demo test lint fmt doc torture fuzz bench deps deps-demo deps-test deps-torture deps-bench audit clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +46,14 @@ torture: deps-torture ## Every test, the seeded ones at length: make torture SEE
 	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
 	  PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
+
+fuzz: ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60; needs a nightly compiler and cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: cargo install cargo-fuzz --locked; rustup toolchain install nightly" >&2; exit 1; }
+	mkdir -p fuzz/corpus/qcow2
+	for options in cluster_size=512 cluster_size=4k,refcount_bits=1 compat=0.10; do \
+	  qemu-img create -q -f qcow2 -o $$options fuzz/corpus/qcow2/$$options 1M && \
+	  qemu-io -f qcow2 -c 'write -P 3 1k 20k' -c 'write -z 64k 9k' fuzz/corpus/qcow2/$$options >/dev/null || exit 1; done
+	$(CARGO) +nightly fuzz run --fuzz-dir fuzz qcow2 -- -max_total_time=$(FUZZ_S) -max_len=262144 -rss_limit_mb=1024
 
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass

@@ -35,7 +35,7 @@ python_venv() {
 
 apt_install() {
     [ -n "$missing" ] || return 0
-    line="apt-get install -y --no-install-recommends$missing"
+    line="apt-get install -y --no-install-recommends${downgrade:-}$missing"
     if ! command -v apt-get >/dev/null 2>&1; then
         echo "deps: missing, and this system has no apt: install what Debian calls$missing" >&2
         exit 1
@@ -57,6 +57,26 @@ apt_install() {
         $as_root apt-get update -q
         $as_root ${as_root:+env DEBIAN_FRONTEND=noninteractive} $line
     }
+}
+
+# QEMU's emulator goes with tools of its own version alone, so both come in one install, in the version that apt has of
+# the emulator; tools that are newer step back.
+qemu() {
+    need qemu-img qemu-utils
+    command -v qemu-system-x86_64 >/dev/null 2>&1 && return 0
+    version=$(apt-cache policy qemu-system-x86 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    if [ -z "$version" ] && [ "$(id -u)" = 0 ]; then
+        apt-get update -q >/dev/null 2>&1 || true
+        version=$(apt-cache policy qemu-system-x86 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    fi
+    missing=$(printf '%s ' "$missing" | sed 's/ qemu-utils / /; s/ $//')
+    case "$version" in
+    '' | '(none)') missing="$missing qemu-system-x86 qemu-utils" ;;
+    *)
+        missing="$missing qemu-system-x86=$version qemu-utils=$version"
+        downgrade=" --allow-downgrades"
+        ;;
+    esac
 }
 
 rust() {
@@ -149,6 +169,8 @@ test | torture)
     need curl curl # a caller of the gateway
     need setpriv util-linux # servers of tests die with the tests
     python_venv
+    need blockdev util-linux # flushes a loop device
+    qemu                     # qcow2 is tested against its own tools, image locks against a VM that holds its disk
     apt_install
     nextest
     nats

@@ -5,13 +5,14 @@
 //! - [`process`]: runs the `windlass` binary, kills it in the middle, finds free ports
 //! - [`fault_proxy`]: a TCP and an HTTP proxy that delay, cut, truncate and lie
 //! - [`s3_server`]: Garage and `rclone serve s3`
+//! - [`qemu`]: QEMU's tools, VMs that hold a disk, loop devices
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
 //! - [`limits`]: places that are full, or may not be written, also for root
 //! - [`nats`]: real NATS servers, alone or as a cluster of three
 //!
 //! A tool that is missing is an error that names its package, never a skipped test. Needed: `/dev/fuse` and root for
-//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], root for [`limits`], and what
+//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], `qemu-utils` and `qemu-system-x86` for [`qemu`], root for [`limits`], and what
 //! `scripts/deps.sh test` installs for [`nats`].
 
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod nats;
 pub mod power;
 pub mod process;
+pub mod qemu;
 mod random;
 pub mod s3_server;
 pub mod scratch;

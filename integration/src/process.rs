@@ -10,6 +10,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use rustix::process::Signal;
+
 /// A run that takes longer is killed and is an error.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -316,9 +318,17 @@ impl Running {
     /// # Errors
     /// I/O errors of the signal.
     pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends it a signal: `STOP` and `CONT` hold it in the middle of its work.
+    ///
+    /// # Errors
+    /// I/O errors of the signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw);
         let id = id.ok_or_else(|| io::Error::other("a process id of 0"))?;
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).map_err(Into::into)
+        rustix::process::kill_process(id, signal).map_err(Into::into)
     }
 
     /// Waits for its end.

@@ -211,6 +211,12 @@ pub enum SnapshotVerb {
         /// A file that defines the VM, kept as it is
         #[arg(long, value_name = "FILE")]
         definition: Option<PathBuf>,
+        /// Format of the disks, or NAME=FORMAT of one: raw (also block devices) or qcow2; as recorded, or as it looks, when absent
+        #[arg(long = "format", value_name = "FORMAT")]
+        formats: Vec<String>,
+        /// Read disks that a VM holds: a clone of the moment on XFS and btrfs, elsewhere only while they don't change
+        #[arg(long)]
+        crash_consistent: bool,
         #[command(flatten)]
         job: JobFlags,
     },
@@ -272,7 +278,7 @@ pub enum SnapshotVerb {
         /// Which disk, by name; may be absent when there is one
         #[arg(long, value_name = "NAME")]
         disk: Option<String>,
-        /// The file's format
+        /// The file's format: raw or qcow2
         #[arg(long, default_value = "raw", value_name = "FORMAT")]
         format: String,
         #[command(flatten)]
@@ -300,6 +306,10 @@ pub struct RestoreArgs {
     /// A disk: its file, or NAME=FILE; all of the snapshot's, where they were, when absent
     #[arg(long = "disk", value_name = "DISK")]
     pub disks: Vec<String>,
+    /// Format of the disks given, or NAME=FORMAT of one: raw (also block devices) or qcow2; as recorded when absent. With
+    /// --output, the new file's
+    #[arg(long = "format", value_name = "FORMAT", conflicts_with = "undo")]
+    pub formats: Vec<String>,
     /// Say what would be done, change nothing
     #[arg(long, conflicts_with_all = ["undo", "output"])]
     pub plan: bool,

@@ -10,7 +10,7 @@ use wire::snapshot::{
 use wire::{Code, ErrorBody};
 
 use super::args::RestoreArgs;
-use super::snapshot::{absolute, disk, finish};
+use super::snapshot::{absolute, finish, with_formats};
 use super::{Context, show, table, units};
 use crate::client::Client;
 
@@ -44,13 +44,13 @@ async fn dispatch(context: &Context, client: &Client, args: &RestoreArgs) -> Res
             id: args.to.clone().unwrap_or_default(),
             vm: Some(args.vm.clone()),
             disk: named_disk(&args.disks)?,
-            format: "raw".into(),
+            format: args.formats.first().cloned().unwrap_or_else(|| "raw".into()),
             output: absolute(output, &context.working_dir),
             repo,
         };
         return finish(context, client, &request, id, show::exported).await;
     }
-    let disks: Vec<DiskArg> = args.disks.iter().map(|d| disk(d, &context.working_dir)).collect();
+    let disks = with_formats(&args.disks, &args.formats, &context.working_dir)?;
     if args.undo {
         if !context.yes {
             let what = format!(
@@ -98,6 +98,7 @@ fn what_happens(restore: &SnapshotRestore, target: &SnapshotInfo) -> String {
             .map(|d| DiskArg {
                 name: Some(d.name.clone()),
                 path: d.path.clone(),
+                format: None,
             })
             .collect()
     } else {

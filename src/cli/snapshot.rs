@@ -10,7 +10,7 @@ use wire::snapshot::{
     DiskArg, SnapshotCreate, SnapshotDiff, SnapshotExport, SnapshotForget, SnapshotInfo, SnapshotList, SnapshotListing,
     SnapshotShow, SnapshotVerify,
 };
-use wire::{ErrorBody, Request};
+use wire::{Code, ErrorBody, Request};
 
 use super::args::SnapshotVerb;
 use super::job::{self, Followed};
@@ -60,11 +60,14 @@ async fn dispatch(context: &Context, client: &Client, verb: &SnapshotVerb) -> Re
             vm,
             disks,
             definition,
+            formats,
+            crash_consistent,
             job,
         } => {
             let request = SnapshotCreate {
                 vm: vm.clone(),
-                disks: disks.iter().map(|d| disk(d, &context.working_dir)).collect(),
+                disks: with_formats(disks, formats, &context.working_dir)?,
+                crash_consistent: *crash_consistent,
                 definition: definition.as_ref().map(|p| absolute(p, &context.working_dir)),
                 repo,
             };
@@ -157,12 +160,44 @@ pub fn disk(text: &str, working_dir: &Path) -> DiskArg {
         Some((name, path)) if !name.is_empty() && !name.contains('/') && !path.is_empty() => DiskArg {
             name: Some(name.to_owned()),
             path: absolute(Path::new(path), working_dir),
+            format: None,
         },
         _ => DiskArg {
             name: None,
             path: absolute(Path::new(text), working_dir),
+            format: None,
         },
     }
+}
+
+/// Disks with what `--format` says of them: `FORMAT` of all, `NAME=FORMAT` of the one with that name.
+///
+/// # Errors
+/// `invalid` for the name of none of them.
+pub fn with_formats(disks: &[String], formats: &[String], working_dir: &Path) -> Result<Vec<DiskArg>, ErrorBody> {
+    let mut args: Vec<DiskArg> = disks.iter().map(|d| disk(d, working_dir)).collect();
+    for text in formats {
+        let (name, format) = match text.split_once('=') {
+            Some((name, format)) => (Some(name), format),
+            None => (None, text.as_str()),
+        };
+        let mut any = false;
+        for arg in args
+            .iter_mut()
+            .filter(|arg| name.is_none() || arg.name.as_deref() == name)
+        {
+            arg.format = Some(format.to_owned());
+            any = true;
+        }
+        if !any {
+            return Err(ErrorBody::new(
+                Code::Invalid,
+                format!("--format {text} speaks of no disk that is given here; nothing was changed"),
+            )
+            .hint("name the disk: --disk NAME=PATH"));
+        }
+    }
+    Ok(args)
 }
 
 /// The path as the daemon, whose working directory is another, finds it. Links are left to the concern.
@@ -180,6 +215,26 @@ pub fn absolute(path: &Path, working_dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn formats_are_of_all_disks_or_of_one() {
+        let dir = Path::new("/d");
+        let formats = |disks: &[&str], formats: &[&str]| {
+            let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+            let args = with_formats(&owned(disks), &owned(formats), dir);
+            args.map(|all| {
+                all.into_iter()
+                    .map(|a| a.format.unwrap_or_default())
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(formats(&["a", "b"], &[]).unwrap(), ["", ""]);
+        assert_eq!(formats(&["a", "b"], &["qcow2"]).unwrap(), ["qcow2", "qcow2"]);
+        assert_eq!(formats(&["x=a", "y=b"], &["y=qcow2"]).unwrap(), ["", "qcow2"]);
+        assert_eq!(formats(&["x=a", "y=b"], &["raw", "y=qcow2"]).unwrap(), ["raw", "qcow2"]);
+        assert!(formats(&["a"], &["z=raw"]).is_err());
+        assert!(formats(&[], &["raw"]).is_err());
+    }
 
     #[test]
     fn disks_are_files_or_names_with_files() {

@@ -47,8 +47,10 @@ fn snapshot_verbs() {
         vm,
         disks,
         definition,
+        formats,
+        crash_consistent,
         job,
-    }) = verb("snapshot create --vm web1 --disk /a --disk data=/b --definition /d --request-id r1")
+    }) = verb("snapshot create --vm web1 --disk /a --disk data=/b --format data=qcow2 --definition /d --request-id r1")
     else {
         panic!("no create")
     };
@@ -56,6 +58,7 @@ fn snapshot_verbs() {
         (vm.as_str(), disks, definition),
         ("web1", vec!["/a".into(), "data=/b".into()], Some("/d".into()))
     );
+    assert_eq!((formats, crash_consistent), (vec!["data=qcow2".to_owned()], false));
     assert_eq!(job.request_id.as_deref(), Some("r1"));
     assert!(matches!(
         verb("snapshot ls"),

@@ -1,5 +1,5 @@
-//! What this concern needs of a disk, in its own words. `engine::raw` is a raw file; block devices and qcow2 take the
-//! same seat.
+//! What this concern needs of a disk, in its own words. `engine::raw` is a raw file or a block device, `engine::qcow2` an image of
+//! QEMU's.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -31,11 +31,11 @@ pub trait Repos: Debug + Send + Sync {
 pub struct Fingerprint {
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Modification time in nanoseconds.
+    /// Modification time in nanoseconds; of a device, how much was written to it.
     pub modified_ns: i128,
-    /// Status change time in nanoseconds.
+    /// Status change time in nanoseconds; of a device, the number of its medium.
     pub changed_ns: i128,
-    /// Device and inode.
+    /// Device and inode; of a device, its number and a hash of its lasting name.
     pub identity: (u64, u64),
 }
 
@@ -43,7 +43,7 @@ pub struct Fingerprint {
 pub trait DiskRead: Debug + Send + Sync {
     /// Where it is, for messages.
     fn path(&self) -> &std::path::Path;
-    /// `raw`, later `qcow2` and `block`.
+    /// `raw`, `block` or `qcow2`.
     fn format(&self) -> &'static str;
     /// Size in bytes.
     fn size_bytes(&self) -> u64;

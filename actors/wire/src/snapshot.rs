@@ -68,6 +68,9 @@ pub struct DiskArg {
     pub name: Option<String>,
     /// Where it is on the addressed host.
     pub path: String,
+    /// `raw` (also a block device) or `qcow2`; when absent, as it was recorded, else as it looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
 }
 
 /// Why a snapshot was taken.
@@ -117,6 +120,7 @@ fn sample_disks() -> Vec<DiskArg> {
     vec![DiskArg {
         name: Some("root".into()),
         path: "/srv/web1.raw".into(),
+        format: Some("raw".into()),
     }]
 }
 

@@ -42,7 +42,7 @@ pub use header::{Backing, Header, is_qcow2};
 pub use image::Image;
 pub use medium::Medium;
 #[cfg(any(test, feature = "testing"))]
-pub use testing::{Memory, NoFiles};
+pub use testing::{Memory, NoFiles, use_as_image};
 
 /// Result of this crate's calls.
 pub type Result<T> = std::result::Result<T, Error>;

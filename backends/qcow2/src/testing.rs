@@ -107,6 +107,30 @@ impl Medium for Memory {
     }
 }
 
+/// Longest part of a disk that [`use_as_image`] reads, in bytes.
+const USED_BYTES: u64 = 300_000;
+
+/// Uses any bytes as an image: opens it for writing, reads its beginning, walks its data, writes and punches. Whatever is
+/// wrong with them must come out as an error.
+///
+/// # Panics
+/// When a run of data is none.
+pub fn use_as_image(bytes: &[u8]) {
+    let Ok(image) = crate::open(Memory::new(bytes.to_vec()), Path::new("bytes"), &NoFiles, true) else {
+        return;
+    };
+    let size = image.size_bytes().min(USED_BYTES);
+    let _ = image.read_at(&mut vec![0; size as usize], 0);
+    let (mut at, mut runs) = (0, 0);
+    while let (true, Ok(Some(run))) = (runs < 2000, image.next_data(at)) {
+        assert!(run.end > run.start && run.start >= at, "{run:?} after {at}");
+        (at, runs) = (run.end, runs + 1);
+    }
+    let _ = image.write_at(&vec![9; 3000.min(size as usize)], size / 2);
+    let _ = image.punch(0..size / 3);
+    let _ = image.sync();
+}
+
 /// No backing image is ever there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoFiles;

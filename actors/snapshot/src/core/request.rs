@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use wire::snapshot::{DISKS_MAX, DiskArg, NAME_BYTES_MAX, SnapshotKind};
 
+use crate::core::format::Format;
 use crate::{Kind, Result, SnapshotError};
 
 /// A disk of a request with its name settled.
@@ -13,6 +14,16 @@ pub struct NamedDisk {
     pub name: String,
     /// Where it is.
     pub path: String,
+    /// Its format, when the request says so.
+    pub format: Option<Format>,
+}
+
+/// The format that a request gives a disk.
+///
+/// # Errors
+/// `Invalid` for an unknown one.
+fn asked_format(disk: &DiskArg) -> Result<Option<Format>> {
+    disk.format.as_deref().map(Format::parse).transpose()
 }
 
 /// What a snapshot says of one of its disks, as far as matching goes.
@@ -90,6 +101,7 @@ pub fn name_disks(vm: &str, disks: &[DiskArg]) -> Result<Vec<NamedDisk>> {
         named.push(NamedDisk {
             name,
             path: disk.path.clone(),
+            format: asked_format(disk)?,
         });
     }
     Ok(named)
@@ -109,6 +121,7 @@ pub fn match_disks(vm: &str, snapshot: &str, recorded: &[Recorded<'_>], asked: &
             .map(|r| NamedDisk {
                 name: r.name.into(),
                 path: r.path.into(),
+                format: None,
             })
             .collect());
     }
@@ -150,6 +163,7 @@ pub fn match_disks(vm: &str, snapshot: &str, recorded: &[Recorded<'_>], asked: &
         found.push(NamedDisk {
             name: hit.name.into(),
             path: path.into(),
+            format: asked_format(disk)?,
         });
     }
     Ok(found)

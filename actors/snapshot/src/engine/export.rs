@@ -1,4 +1,4 @@
-//! Writes a state of a disk as a whole new sparse raw file.
+//! Writes a state of a disk as a whole new file: sparse and raw, or qcow2 without a backing image.
 //!
 //! ```text
 //! leaves in order -> windows of chunks -> coalesced fetches, many in flight -> OUTPUT.partial-<ulid>
@@ -9,21 +9,21 @@
 //! error removes the partial file; kill -9 leaves it, and it is in nobody's way: `OUTPUT` is there whole or not at all.
 
 use std::fs::File;
-use std::num::NonZeroU64;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, Fuse};
 use repo::manifest::{self, Leaf};
 use repo::{BlobId, ManifestRef, Repo};
-use rustix::fs::{Advice, CWD, RenameFlags};
+use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
+use crate::core::format::Format;
 use crate::engine::progress::Progress;
+use crate::engine::raw::RawDisk;
 use crate::engine::restore::{Options, fetch_into};
 use crate::{Kind, Result, SnapshotError};
 
@@ -38,6 +38,57 @@ pub struct Exported {
     pub fetched_bytes: u64,
     /// Range reads that took.
     pub fetch_requests: u64,
+}
+
+/// What is written.
+enum Target<'a> {
+    Raw(File, &'a Path),
+    Qcow2(qcow2::Image),
+}
+
+impl<'a> Target<'a> {
+    fn begin(file: File, path: &'a Path, format: Format, size_bytes: u64) -> Result<Self> {
+        let fail = |e: std::io::Error| SnapshotError::io("write", path.display(), &e);
+        match format {
+            Format::Raw => {
+                file.set_len(size_bytes).map_err(fail)?;
+                Ok(Self::Raw(file, path))
+            }
+            Format::Qcow2 => {
+                file.set_len(1).map_err(fail)?; // a disk without a byte is refused
+                let medium = Arc::new(RawDisk::open_write(path)?);
+                qcow2::create(&*medium, size_bytes, &path.display().to_string())?;
+                Ok(Self::Qcow2(qcow2::open(medium, path, &Nothing, true)?))
+            }
+        }
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        match self {
+            Self::Raw(file, path) => file
+                .write_all_at(data, offset)
+                .map_err(|e| SnapshotError::io("write", path.display(), &e)),
+            Self::Qcow2(image) => Ok(image.write_at(data, offset)?),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        match self {
+            Self::Raw(file, path) => file
+                .sync_all()
+                .map_err(|e| SnapshotError::io("write", path.display(), &e)),
+            Self::Qcow2(image) => Ok(image.sync()?),
+        }
+    }
+}
+
+/// A new image stands on nothing.
+struct Nothing;
+
+impl qcow2::Files for Nothing {
+    fn open(&self, _: &Path) -> std::io::Result<Arc<dyn qcow2::Medium>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
 }
 
 /// A file under way; removed unless it is kept.
@@ -56,7 +107,7 @@ impl Drop for Partial {
     }
 }
 
-/// Writes `manifest` as the new file `output`, readable by its owner alone; `ulid` makes the partial file's name unique.
+/// Writes `manifest` as the new file `output` of that format, readable by its owner alone; `ulid` makes the partial file's name unique.
 /// Blocks: call it on a blocking thread.
 ///
 /// # Errors
@@ -66,7 +117,7 @@ pub fn export(
     repo: &Repo,
     handle: &Handle,
     manifest: ManifestRef,
-    output: &Path,
+    (output, format): (&Path, Format),
     ulid: &str,
     options: &Options,
     progress: &Progress,
@@ -88,7 +139,7 @@ pub fn export(
         path: path.clone(),
         kept: false,
     };
-    file.set_len(manifest.size_bytes).map_err(fail)?;
+    let target = Target::begin(file, &path, format, manifest.size_bytes)?;
     progress.begin("export", manifest.size_bytes);
     let mut exported = Exported {
         size_bytes: manifest.size_bytes,
@@ -97,10 +148,9 @@ pub fn export(
     let mut leaves = {
         let _entered = handle.enter();
         // Fused: a last window that is full is followed by an empty one.
-        manifest::leaves(std::sync::Arc::new(repo.clone()), manifest, 0..manifest.size_bytes).fuse()
+        manifest::leaves(Arc::new(repo.clone()), manifest, 0..manifest.size_bytes).fuse()
     };
     let mut reached = 0;
-    let early = EarlyWriteback::default();
     loop {
         let (mut window, end) = handle.block_on(next_window(&mut leaves, options.window_chunks_max, progress))?;
         // Holes between leaves count as done when what follows them is begun.
@@ -131,8 +181,7 @@ pub fn export(
                         let why = format!("chunk {id} has {} bytes, but the manifest says {}", data.len(), at.len);
                         return Err(SnapshotError::new(Kind::Corrupt, why).hint("windlass snapshot verify"));
                     }
-                    file.write_all_at(&data, at.offset).map_err(fail)?;
-                    early.wrote(&file, at.offset..at.offset + data.len() as u64);
+                    target.write_at(&data, at.offset)?;
                     progress.add(data.len() as u64);
                 }
                 Ok(())
@@ -143,46 +192,10 @@ pub fn export(
         exported.fetch_requests += fetched.requests;
     }
     progress.begin("sync", 0);
-    file.sync_all().map_err(fail)?;
+    target.sync()?;
     progress.check()?; // the last moment at which nothing is to be seen
     publish(&mut partial, output)?;
     Ok(exported)
-}
-
-/// Bytes after which the kernel is asked to begin with what was written.
-const EARLY_WRITEBACK_BYTES: u64 = 8 << 20;
-
-/// Has the kernel write to the medium while the rest is being fetched: without, it begins with the fsync at the end, and
-/// everybody waits for it.
-#[derive(Debug, Default)]
-struct EarlyWriteback {
-    /// Written since it was last asked: how much, and where.
-    due: Mutex<(u64, Range<u64>)>,
-}
-
-impl EarlyWriteback {
-    fn wrote(&self, file: &File, range: Range<u64>) {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bytes, place) = &mut *due;
-        *bytes += range.end - range.start;
-        *place = match place.is_empty() {
-            true => range,
-            false => place.start.min(range.start)..place.end.max(range.end),
-        };
-        if *bytes < EARLY_WRITEBACK_BYTES {
-            return;
-        }
-        let (_, place) = std::mem::take(&mut *due);
-        drop(due);
-        // Linux begins to write dirty pages of a run that is said not to be needed, and waits for none of them. It is
-        // advice: where it is refused, the fsync has more to do.
-        let _ = rustix::fs::fadvise(
-            file,
-            place.start,
-            NonZeroU64::new(place.end - place.start),
-            Advice::DontNeed,
-        );
-    }
 }
 
 /// The next chunks, at most a leaf's more than `chunks_max`, and the end of the last leaf.

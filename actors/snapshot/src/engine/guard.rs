@@ -1,8 +1,8 @@
 //! Refuses a disk that something else uses, before a byte of it is written.
 //!
-//! In use means: a loop device or swap stands on it, it is mounted as a file, another process has it open for writing, or
-//! another process holds a lock on it. Files are compared by device and inode, so hard links, symlinks and mount
-//! namespaces don't hide a user. What this process may not look at (another user's `/proc/PID/fd` without privileges) is
+//! In use means: a loop device or swap stands on it, it or a partition of it is mounted or held by device mapper, MD or the
+//! like, another process has it open for writing, or another process holds a lock on it. Files are compared by device and
+//! inode, block devices by their number, so hard links, symlinks and mount namespaces don't hide a user. What this process may not look at (another user's `/proc/PID/fd` without privileges) is
 //! skipped; so are users inside the kernel that show nowhere in `/proc` or `/sys` (an in-kernel iSCSI target), and a
 //! writer that closed the file and kept a shared mapping of it. The exclusive `flock` that the writer then takes is the
 //! agreement among windlass processes.
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::process::{Flock, FlockType};
 
+use crate::engine::{block, locks};
 use crate::{Kind, Result, SnapshotError};
 
 /// Most users that one error names.
@@ -53,10 +54,10 @@ impl Guard {
     /// Checks a disk that is to be overwritten. Call it before the writer opens the disk: its lock is looked for too.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` when it is no regular file or has another size than `size_bytes`; `Conflict` when it is in
-    /// use, naming the user and what to do; `Denied` when it can't be opened for writing.
-    pub fn check(&self, path: &Path, size_bytes: u64) -> Result<()> {
-        let meta = self.check_shape(path, size_bytes)?;
+    /// `NotFound`; `Invalid` when it is neither a regular file nor a block device; `Conflict` when it is in use, naming
+    /// the user and what to do; `Denied` when it can't be opened for writing.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let meta = check_shape(path)?;
         let mut users = self.users(path, &meta);
         if users.is_empty() {
             users.extend(self.lock_holder(path, &meta)?);
@@ -68,43 +69,31 @@ impl Guard {
     ///
     /// # Errors
     /// As [`Guard::check`].
-    pub fn check_again(&self, path: &Path, size_bytes: u64) -> Result<()> {
-        let meta = self.check_shape(path, size_bytes)?;
+    pub fn check_again(&self, path: &Path) -> Result<()> {
+        let meta = check_shape(path)?;
         refuse(path, &self.users(path, &meta))
     }
 
-    fn check_shape(&self, path: &Path, size_bytes: u64) -> Result<Metadata> {
-        let shown = path.display();
-        let meta = std::fs::metadata(path).map_err(|e| SnapshotError::io("find disk", path.display(), &e))?;
-        let kind = meta.file_type();
-        let invalid = |why: String| Err(SnapshotError::new(Kind::Invalid, why));
-        if kind.is_dir() {
-            return invalid(format!("{shown} is a directory, not a disk; nothing was changed"));
-        }
-        if kind.is_block_device() {
-            return invalid(format!(
-                "{shown} is a block device: those come in the next release; nothing was changed"
-            ));
-        }
-        if !kind.is_file() {
-            return invalid(format!(
-                "{shown} is no regular file, so it is no disk; nothing was changed"
-            ));
-        }
-        if meta.len() != size_bytes {
-            let len = meta.len();
-            let why = format!(
-                "disk {shown} has {len} bytes, but the snapshot's disk has {size_bytes}: a restore in place needs equal sizes; nothing was changed"
-            );
-            return Err(SnapshotError::new(Kind::Invalid, why)
-                .hint("check that this is the right disk, or write the snapshot as a new file: --output NEW"));
-        }
-        Ok(meta)
+    /// The process that holds QEMU's image locks on a disk, as far as we may look.
+    pub fn image_lock_holder(&self, meta: &Metadata) -> Option<String> {
+        let pids = names(&self.proc_root)
+            .into_iter()
+            .filter_map(|name| name.parse::<u32>().ok());
+        let holds = |pid: &u32| {
+            let process = self.proc_root.join(pid.to_string());
+            names(&process.join("fd")).iter().any(|fd| {
+                let info = || std::fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+                opens(&process.join("fd").join(fd), meta) && info().lines().any(is_image_lock)
+            })
+        };
+        let pid = pids.into_iter().find(holds)?;
+        Some(format!("process {pid} ({})", self.comm(pid)))
     }
 
     /// All users that show in `/proc` and `/sys`.
     fn users(&self, path: &Path, meta: &Metadata) -> Vec<User> {
         let mut users = self.loop_devices(path, meta);
+        users.extend(self.device_users(meta));
         users.extend(self.swap(path, meta));
         users.extend(self.mounted(meta));
         users.extend(self.writers(meta));
@@ -146,6 +135,33 @@ impl Guard {
                     hint: format!("losetup -d /dev/{name}"),
                 },
             });
+        }
+        users
+    }
+
+    /// Who stands on a block device or on a partition of it: mounts, and devices made of it.
+    fn device_users(&self, meta: &Metadata) -> Vec<User> {
+        if !meta.file_type().is_block_device() {
+            return Vec::new();
+        }
+        let whole = block::directory(&self.sys_root, meta);
+        let partitions = names(&whole).into_iter().map(|name| whole.join(name));
+        let partitions = partitions.filter(|directory| directory.join("partition").exists());
+        let mut users = Vec::new();
+        for directory in std::iter::once(whole.clone()).chain(partitions) {
+            let of = match directory.file_name().filter(|_| directory != whole) {
+                Some(name) => format!("its partition {}", name.to_string_lossy()),
+                None => "it".to_owned(),
+            };
+            let numbers = read_line(&directory.join("dev")).unwrap_or_default();
+            users.extend(self.mount_points(&numbers).into_iter().map(|at| User {
+                what: format!("{of} is mounted at {at}"),
+                hint: format!("umount {at}"),
+            }));
+            users.extend(names(&directory.join("holders")).into_iter().map(|holder| User {
+                what: format!("{of} is part of /dev/{holder}"),
+                hint: format!("lsblk /dev/{holder}"),
+            }));
         }
         users
     }
@@ -221,8 +237,7 @@ impl Guard {
 
     fn is_writer(&self, process: &Path, fd: &str, meta: &Metadata) -> bool {
         let link = process.join("fd").join(fd);
-        // Sockets, pipes and the like have no path; to ask a file's attributes may wait for a server.
-        if !std::fs::read_link(&link).is_ok_and(|to| to.is_absolute()) || !is_same(&link, meta) {
+        if !opens(&link, meta) {
             return false;
         }
         let text = std::fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
@@ -231,10 +246,13 @@ impl Guard {
         flags.is_some_and(|flags| flags & 0o3 != 0) // O_ACCMODE: 0 is O_RDONLY
     }
 
+    fn comm(&self, pid: u32) -> String {
+        read_line(&self.proc_root.join(pid.to_string()).join("comm")).unwrap_or_else(|| "?".to_owned())
+    }
+
     fn process(&self, pid: u32, does: &str) -> User {
-        let comm = read_line(&self.proc_root.join(pid.to_string()).join("comm")).unwrap_or_else(|| "?".to_owned());
         User {
-            what: format!("process {pid} ({comm}) {does}"),
+            what: format!("process {pid} ({}) {does}", self.comm(pid)),
             hint: format!("stop process {pid} (is the VM still running?), then try again"),
         }
     }
@@ -275,7 +293,10 @@ impl Guard {
         let user = match asked_pid.or_else(|| listed.into_iter().flatten().next()) {
             Some(pid) => self.process(pid, "holds a lock on it"),
             None => User {
-                what: "another process holds a lock on it".to_owned(),
+                what: match self.image_lock_holder(meta) {
+                    Some(process) => format!("{process} holds QEMU's image lock on it"),
+                    None => "another process holds a lock on it".to_owned(),
+                },
                 hint: format!("find it with: fuser -v {}", path.display()),
             },
         };
@@ -294,8 +315,10 @@ impl Guard {
                 return None; // leases and delegations don't exclude writers; "->" marks one that waits
             }
             let (on, inode) = fields.get(5)?.rsplit_once(':')?;
-            // btrfs and overlayfs tell `stat` another device than this list; those have major 0.
-            if inode.parse::<u64>() != Ok(meta.ino()) || (on != device && major != 0) {
+            // btrfs and overlayfs tell `stat` another device than this list; those have major 0. Not so devtmpfs, where
+            // devices lie.
+            let may_differ = major == 0 && !meta.file_type().is_block_device();
+            if inode.parse::<u64>() != Ok(meta.ino()) || (on != device && !may_differ) {
                 return None;
             }
             let pid = fields.get(4)?.parse::<u32>().ok();
@@ -303,6 +326,38 @@ impl Guard {
         };
         text.lines().filter_map(held).collect()
     }
+}
+
+fn check_shape(path: &Path) -> Result<Metadata> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path).map_err(|e| SnapshotError::io("find disk", path.display(), &e))?;
+    let kind = meta.file_type();
+    let invalid = |why: String| Err(SnapshotError::new(Kind::Invalid, why));
+    if kind.is_dir() {
+        return invalid(format!("{shown} is a directory, not a disk; nothing was changed"));
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return invalid(format!(
+            "{shown} is neither a regular file nor a block device, so it is no disk; nothing was changed"
+        ));
+    }
+    Ok(meta)
+}
+
+/// Refuses a disk of another size than the snapshot's.
+///
+/// # Errors
+/// `Invalid`.
+pub fn check_size(path: &Path, size_bytes: u64, wanted_bytes: u64) -> Result<()> {
+    if size_bytes == wanted_bytes {
+        return Ok(());
+    }
+    let shown = path.display();
+    let why = format!(
+        "disk {shown} has {size_bytes} bytes, but the snapshot's disk has {wanted_bytes}: a restore in place needs equal sizes; nothing was changed"
+    );
+    Err(SnapshotError::new(Kind::Invalid, why)
+        .hint("check that this is the right disk, or write the snapshot as a new file: --output NEW"))
 }
 
 fn refuse(path: &Path, users: &[User]) -> Result<()> {
@@ -338,7 +393,30 @@ fn read_line(path: &Path) -> Option<String> {
 }
 
 fn is_same(path: &Path, meta: &Metadata) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (meta.dev(), meta.ino()))
+    let Ok(found) = std::fs::metadata(path) else {
+        return false;
+    };
+    let is_block = |m: &Metadata| m.file_type().is_block_device();
+    match (is_block(&found), is_block(meta)) {
+        (true, true) => found.rdev() == meta.rdev(),
+        (false, false) => found.is_file() && (found.dev(), found.ino()) == (meta.dev(), meta.ino()),
+        _ => false,
+    }
+}
+
+/// Whether a process's descriptor is of this disk. Sockets, pipes and the like have no path, and are not asked; to ask a
+/// file's attributes may wait for a server.
+fn opens(link: &Path, meta: &Metadata) -> bool {
+    std::fs::read_link(link).is_ok_and(|to| to.is_absolute()) && is_same(link, meta)
+}
+
+/// A line of `fdinfo` such as `lock:  1: OFDLCK ADVISORY  READ -1 00:2c:1234 100 101`.
+fn is_image_lock(line: &str) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let first = fields.get(7).and_then(|n| n.parse().ok());
+    fields.first() == Some(&"lock:")
+        && fields.get(2) == Some(&"OFDLCK")
+        && first.is_some_and(|n| locks::BYTES.contains(&n))
 }
 
 /// The kernel writes space, tab, newline and backslash of paths as `\ooo`.

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Kind, Result, SnapshotError};
 
-/// Format of the journal.
-pub const JOURNAL_VERSION: u32 = 1;
+/// Newest format of the journal. Version 2 has the disk's format; version 1, which disks that aren't qcow2 still get, is raw.
+pub const JOURNAL_VERSION: u32 = 2;
 /// Largest journal, in bytes.
 const JOURNAL_BYTES_MAX: u64 = 256 << 10;
 /// Most unfinished restores of one host.
@@ -85,6 +85,9 @@ pub struct Intent {
     pub common: State,
     /// When it began, RFC 3339.
     pub started_at: String,
+    /// The disk's format, when it is `qcow2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
 }
 
 /// A journal's content.
@@ -354,7 +357,7 @@ impl Journal {
             |e: serde_json::Error| SnapshotError::new(Kind::Internal, format!("can't encode a journal: {e}"));
         let mut body = serde_json::to_vec_pretty(&self.record).map_err(internal)?;
         body.push(b'\n');
-        let mut bytes = head(&body).into_bytes();
+        let mut bytes = head(&self.record, &body).into_bytes();
         bytes.append(&mut body);
         let temporary = self.path.with_extension("json.tmp");
         let fail = |e: std::io::Error| {
@@ -383,9 +386,15 @@ impl Record {
     }
 }
 
-fn head(body: &[u8]) -> String {
+/// The first line. A journal that an older windlass can go on with has the older version.
+fn head(record: &Record, body: &[u8]) -> String {
+    let version = if record.intent.format.is_some() {
+        JOURNAL_VERSION
+    } else {
+        1
+    };
     format!(
-        "windlass restore-journal v{JOURNAL_VERSION} blake3={}\n",
+        "windlass restore-journal v{version} blake3={}\n",
         blake3::hash(body).to_hex()
     )
 }

@@ -1,108 +1,88 @@
-//! A raw file as a disk: byte `n` of the file is byte `n` of the disk.
+//! A raw disk: byte `n` of the file or block device is byte `n` of the disk. qcow2 images lie on these too.
 //!
-//! Holes are found with `SEEK_DATA`/`SEEK_HOLE` and made with `FALLOC_FL_PUNCH_HOLE`; filesystems that know neither get
-//! whole reads and written zeros. Block devices take this seat in the next release.
+//! Holes of files are found with `SEEK_DATA`/`SEEK_HOLE` and made with `FALLOC_FL_PUNCH_HOLE`; filesystems that know neither
+//! get whole reads and written zeros. Block devices have no holes that show: they are read whole. The same call on a device
+//! gives its blocks back only where the device then promises zeros (`BLKDEV_ZERO_NOUNMAP` and kin in the kernel decide);
+//! elsewhere zeros are written.
 //!
-//! What is absent: nothing here grows, shrinks, renames or removes a file; nothing here waits for a lock.
+//! What is absent: nothing here resizes, renames or removes a file (but a qcow2 image grows); nothing here waits for a lock.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::engine::block;
 use crate::port::{DiskRead, DiskWrite, Fingerprint};
 use crate::{Kind, Result, SnapshotError};
 
-/// Alignment of direct reads: at least the logical block of every medium in use, in bytes.
-const DIRECT_ALIGN_BYTES: usize = 4096;
-/// Longest single direct read, in bytes.
-const DIRECT_BYTES_MAX: usize = 1 << 20;
+mod direct;
+mod opening;
+
+use direct::DIRECT_ALIGN_BYTES;
+pub use opening::Access;
+
 /// Longest single write of zeros where holes can't be punched, in bytes.
 const ZEROS_BYTES: usize = 256 << 10;
 
-/// A raw disk file, open for reading, or for reading and writing under an exclusive `flock`.
+/// A raw disk, open; how is told by its [`Access`].
 #[derive(Debug)]
 pub struct RawDisk {
     path: PathBuf,
     file: File,
     size_bytes: u64,
-    writable: bool,
+    access: Access,
+    identity: (u64, u64),
+    /// The directory below `/sys` of a block device.
+    device: Option<PathBuf>,
     /// The same inode opened with `O_DIRECT`; `None` inside where the filesystem refuses it.
     direct: OnceLock<Option<File>>,
 }
 
 impl RawDisk {
-    /// Opens a disk for reading. Takes no lock: a changed disk shows in [`DiskRead::fingerprint`].
-    ///
-    /// # Errors
-    /// `NotFound`, `Denied`; `Invalid` when it is empty or no regular file.
-    pub fn open_read(path: &Path) -> Result<Self> {
-        Self::open(path, false)
+    /// How it was opened.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
-    /// Opens a disk for reading and writing and takes its exclusive lock, held until the value is dropped (or the
-    /// process dies).
-    ///
-    /// # Errors
-    /// As [`RawDisk::open_read`]; `Conflict` when another process or another open of this one holds the lock.
-    pub fn open_write(path: &Path) -> Result<Self> {
-        let disk = Self::open(path, true)?;
-        match rustix::fs::flock(&disk.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(disk),
-            Err(Errno::WOULDBLOCK) => Err(SnapshotError::new(
-                Kind::Conflict,
-                format!(
-                    "disk {} is locked by another process; nothing was changed",
-                    path.display()
-                ),
-            )
-            .hint(format!("fuser -v {}", path.display()))),
-            Err(error) => Err(SnapshotError::io("lock disk", path.display(), &error.into())),
-        }
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
-    fn open(path: &Path, writable: bool) -> Result<Self> {
-        // Asked before opening, as well as after: to open a FIFO waits, and to open a device can have effects.
-        let before = std::fs::metadata(path).map_err(|e| SnapshotError::io("open disk", path.display(), &e))?;
-        check_type(path, &before)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(writable)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(path)
-            .map_err(|e| SnapshotError::io("open disk", path.display(), &e))?;
-        let meta = file
-            .metadata()
-            .map_err(|e| SnapshotError::io("read attributes of disk", path.display(), &e))?;
-        check_type(path, &meta)?;
-        if meta.len() == 0 {
-            return Err(SnapshotError::new(
-                Kind::Invalid,
-                format!("{} is empty: a disk has at least one byte", path.display()),
-            ));
+    /// What tells it from others: device and inode of a file; number and lasting name of a block device.
+    pub(crate) fn identity_of_file(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Its size at this moment: a file may have changed it, a device may be gone.
+    pub(crate) fn len_now(&self) -> std::io::Result<u64> {
+        if self.device.is_some() {
+            return Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?);
         }
-        Ok(Self {
-            path: path.into(),
-            file,
-            size_bytes: meta.len(),
-            writable,
-            direct: OnceLock::new(),
-        })
+        Ok(self.file.metadata()?.len())
     }
 
     fn error(&self, what: &str, error: &std::io::Error) -> SnapshotError {
-        SnapshotError::io(what, self.path.display(), error)
+        let (shown, size_bytes) = (self.path.display(), self.size_bytes);
+        if self.device.is_some() && self.len_now().is_ok_and(|len| len < size_bytes) {
+            return SnapshotError::new(
+                Kind::Unavailable,
+                format!("can't {what} {shown}: the device is gone or has become smaller (it had {size_bytes} bytes): {error}"),
+            )
+            .hint("bring the device back");
+        }
+        SnapshotError::io(what, shown, error)
     }
 
     /// Refuses a run that is not wholly within the disk, and writing to a disk that was opened for reading.
     fn check_write(&self, range: &Range<u64>) -> Result<()> {
-        if !self.writable {
+        if self.access != Access::Write {
             return Err(SnapshotError::new(
                 Kind::Internal,
                 format!(
@@ -139,6 +119,40 @@ impl RawDisk {
         }
     }
 
+    /// The logical block of a device, in bytes.
+    fn block_bytes(&self) -> Result<Option<u64>> {
+        if self.device.is_none() {
+            return Ok(None);
+        }
+        let bytes = rustix::fs::ioctl_blksszget(&self.file);
+        let bytes = bytes.map_err(|e| self.error("read the block size of disk", &e.into()))?;
+        Ok(Some(u64::from(bytes).max(1)))
+    }
+
+    fn punch_blocks(&self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        match self.punched(&range) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(range),
+            Err(error) => Err(self.error("punch a hole into disk", &error.into())),
+        }
+    }
+
+    fn punched(&self, range: &Range<u64>) -> rustix::io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, range.start, range.end - range.start))
+    }
+
+    /// Gives blocks back where that can be; what they hold doesn't matter any more.
+    pub(crate) fn give_back_blocks(&self, range: Range<u64>) -> std::io::Result<()> {
+        match self.punched(&range) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_zeros(&self, range: Range<u64>) -> Result<()> {
         let zeros = vec![0; ZEROS_BYTES];
         let mut at = range.start;
@@ -150,48 +164,10 @@ impl RawDisk {
         Ok(())
     }
 
-    /// The second open of the same inode, for direct reads. By descriptor, so that a renamed path can't lead elsewhere.
-    fn direct(&self) -> Option<&File> {
-        self.direct
-            .get_or_init(|| {
-                OpenOptions::new()
-                    .read(true)
-                    .custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed())
-                    .open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-                    .ok()
-            })
-            .as_ref()
-    }
-
-    /// Reads with `O_DIRECT`. `Ok(false)`: the filesystem refuses it, nothing was read.
-    fn read_direct(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
-        let Some(file) = self.direct() else { return Ok(false) };
-        let mut done = 0;
-        let mut space = AlignedBuffer::new(DIRECT_BYTES_MAX.min(buffer.len() + 2 * DIRECT_ALIGN_BYTES));
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let skip = (at % DIRECT_ALIGN_BYTES as u64) as usize;
-            let aligned = space.bytes();
-            let want = (skip + buffer.len() - done)
-                .next_multiple_of(DIRECT_ALIGN_BYTES)
-                .min(aligned.len());
-            let got = match file.read_at(&mut aligned[..want], at - skip as u64) {
-                Ok(got) => got,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) if done == 0 && Errno::from_io_error(&error) == Some(Errno::INVAL) => return Ok(false),
-                Err(error) => return Err(self.error("read back disk", &error)),
-            };
-            if got <= skip {
-                return Err(self.shrunk());
-            }
-            let len = (got - skip).min(buffer.len() - done);
-            buffer[done..done + len].copy_from_slice(&aligned[skip..skip + len]);
-            done += len;
-        }
-        Ok(true)
-    }
-
     fn shrunk(&self) -> SnapshotError {
+        if self.device.is_some() {
+            return self.error("read disk", &std::io::ErrorKind::UnexpectedEof.into());
+        }
         SnapshotError::new(
             Kind::Conflict,
             format!(
@@ -209,7 +185,7 @@ impl DiskRead for RawDisk {
     }
 
     fn format(&self) -> &'static str {
-        "raw"
+        if self.device.is_some() { "block" } else { "raw" }
     }
 
     fn size_bytes(&self) -> u64 {
@@ -217,6 +193,9 @@ impl DiskRead for RawDisk {
     }
 
     fn allocated_bytes(&self) -> Result<u64> {
+        if self.device.is_some() {
+            return Ok(self.size_bytes); // what it doesn't hold can't be seen
+        }
         let meta = self
             .file
             .metadata()
@@ -251,7 +230,17 @@ impl DiskRead for RawDisk {
             })
     }
 
+    /// A device has no times: its number among the media of this host, and how much was written to it. What another
+    /// process left in the page cache shows when it is written, so it is told to be when the disk is opened.
     fn fingerprint(&self) -> Result<Fingerprint> {
+        if let Some(device) = &self.device {
+            return Ok(Fingerprint {
+                size_bytes: self.len_now().map_err(|e| self.error("read the size of disk", &e))?,
+                modified_ns: block::written_sectors(device).into(),
+                changed_ns: block::sequence(device).into(),
+                identity: self.identity,
+            });
+        }
         let meta = self
             .file
             .metadata()
@@ -261,7 +250,7 @@ impl DiskRead for RawDisk {
             size_bytes: meta.len(),
             modified_ns: ns(meta.mtime(), meta.mtime_nsec()),
             changed_ns: ns(meta.ctime(), meta.ctime_nsec()),
-            identity: (meta.dev(), meta.ino()),
+            identity: self.identity,
         })
     }
 }
@@ -276,18 +265,15 @@ impl DiskWrite for RawDisk {
 
     fn punch(&self, range: Range<u64>) -> Result<()> {
         self.check_write(&range)?;
-        if range.is_empty() {
-            return Ok(());
-        }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        loop {
-            match rustix::fs::fallocate(&self.file, flags, range.start, range.end - range.start) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.write_zeros(range),
-                Err(error) => return Err(self.error("punch a hole into disk", &error.into())),
-            }
-        }
+        let Some(block_bytes) = self.block_bytes()? else {
+            return self.punch_blocks(range);
+        };
+        // a device gives whole blocks back
+        let start = range.start.next_multiple_of(block_bytes).min(range.end);
+        let end = (range.end - range.end % block_bytes).max(start);
+        self.write_zeros(range.start..start)?;
+        self.punch_blocks(start..end)?;
+        self.write_zeros(end..range.end)
     }
 
     /// A failure must not be tried again: the kernel may have dropped the pages that it could not write, and the next
@@ -316,58 +302,6 @@ impl DiskWrite for RawDisk {
             self.read_at(buffer, offset)
         }
     }
-}
-
-/// Memory at a multiple of [`DIRECT_ALIGN_BYTES`], as `O_DIRECT` asks for.
-struct AlignedBuffer {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedBuffer {
-    /// `len` is rounded down to a multiple of the alignment, at least one.
-    fn new(len: usize) -> Self {
-        let len = (len - len % DIRECT_ALIGN_BYTES).max(DIRECT_ALIGN_BYTES);
-        let memory = vec![0; len + DIRECT_ALIGN_BYTES];
-        let past = memory.as_ptr().addr() % DIRECT_ALIGN_BYTES;
-        Self {
-            memory,
-            start: (DIRECT_ALIGN_BYTES - past) % DIRECT_ALIGN_BYTES,
-            len,
-        }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
-    }
-}
-
-fn check_type(path: &Path, meta: &std::fs::Metadata) -> Result<()> {
-    let kind = meta.file_type();
-    let what = if kind.is_file() {
-        return Ok(());
-    } else if kind.is_block_device() {
-        return Err(SnapshotError::new(
-            Kind::Invalid,
-            format!(
-                "{} is a block device: those come in the next release; disks are raw files here",
-                path.display()
-            ),
-        ));
-    } else if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a character device"
-    };
-    Err(SnapshotError::new(
-        Kind::Invalid,
-        format!("{} is {what}, not a disk: a raw file is needed", path.display()),
-    ))
 }
 
 #[cfg(test)]

@@ -11,11 +11,13 @@ use tokio::runtime::Handle;
 use wire::snapshot::{SnapshotCreate, SnapshotInfo, SnapshotKind};
 
 use super::{Tools, blocking, record};
+use crate::core::format::Looks;
 use crate::core::request::{self, NamedDisk};
 use crate::engine::ingest::{self, Ingested};
 use crate::engine::journal::Journals;
+use crate::engine::open::Opened;
 use crate::engine::progress::Progress;
-use crate::engine::raw::RawDisk;
+use crate::engine::raw::{Access, RawDisk};
 use crate::port::{DiskRead, Fingerprint};
 use crate::{Kind, Result, SnapshotError};
 
@@ -40,18 +42,25 @@ pub(super) struct Capture {
 pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progress>) -> Result<SnapshotInfo> {
     let named = request::name_disks(&request.vm, &request.disks)?;
     let (journals, definition_path) = (Journals::new(&tools.state_dir), request.definition.clone());
-    let (disks, definition) = blocking(move || {
-        let mut disks: Vec<(NamedDisk, Arc<dyn DiskRead>)> = Vec::new();
+    let crash_consistent = request.crash_consistent;
+    let (opened, definition) = blocking(move || {
+        let mut opened = Vec::new();
         for disk in named {
-            let open = RawDisk::open_read(Path::new(&disk.path))?;
-            refuse_unfinished(&journals, &open)?;
-            disks.push((disk, Arc::new(open)));
+            let path = Path::new(&disk.path);
+            let open = if crash_consistent {
+                Opened::of_this_moment(path)?
+            } else {
+                Opened::new(path, Access::Read)?
+            };
+            refuse_unfinished(&journals, open.file())?;
+            opened.push((disk, open));
         }
         let definition = definition_path.map(|path| read_definition(&path)).transpose()?;
-        Ok((disks, definition))
+        Ok((opened, definition))
     })
     .await?;
     let repo = tools.repos.open(request.repo.as_deref()).await?;
+    let disks = in_their_formats(tools, &repo, &request.vm, opened).await?;
     let capture_of = Capture {
         vm: request.vm,
         kind: SnapshotKind::User,
@@ -65,6 +74,31 @@ pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progr
         .ok_or_else(|| SnapshotError::new(Kind::Internal, "a snapshot that was asked for was not kept"))?;
     record::equal_now(tools, &repo, &doc).await;
     Ok(doc.info())
+}
+
+/// The disks in the formats that they have: as asked for, as recorded, as they look.
+async fn in_their_formats(
+    tools: &Tools,
+    repo: &Repo,
+    vm: &str,
+    opened: Vec<(NamedDisk, Opened)>,
+) -> Result<Vec<(NamedDisk, Arc<dyn DiskRead>)>> {
+    let mut known = Vec::new();
+    for (named, open) in opened {
+        let recorded = match named.format {
+            Some(_) => None,
+            None => record::format(tools, repo, vm, &named.name, open.looks()? != Looks::Plain).await,
+        };
+        known.push((named, open, recorded));
+    }
+    blocking(move || {
+        let read = |(named, open, recorded): (NamedDisk, Opened, _)| {
+            let disk = open.read(named.format, recorded)?;
+            Ok((named, disk))
+        };
+        known.into_iter().map(read).collect()
+    })
+    .await
 }
 
 /// A disk in the middle of a restore is neither one state nor the other.

@@ -10,6 +10,7 @@ use wire::snapshot::{ExportReport, SnapshotExport};
 use super::create::seconds;
 use super::restore::options;
 use super::{Tools, blocking, look};
+use crate::core::format::Format;
 use crate::engine::export;
 use crate::engine::progress::Progress;
 use crate::{Kind, Result, SnapshotError};
@@ -20,20 +21,16 @@ use crate::{Kind, Result, SnapshotError};
 /// No file is there then.
 pub async fn export(tools: &Tools, request: SnapshotExport, progress: &Arc<Progress>) -> Result<ExportReport> {
     let began_ms = tools.clock.monotonic_ms();
-    if request.format != "raw" {
-        return Err(SnapshotError::new(
-            Kind::Invalid,
-            format!("format '{}' can't be written: use raw", request.format),
-        )
-        .hint("--format raw"));
-    }
+    let format = Format::parse(&request.format)?;
     let repo = tools.repos.open(request.repo.as_deref()).await?;
     let doc = look::find(&repo, request.vm.as_deref(), &request.id).await?;
     let entry = one_disk(&doc, request.disk.as_deref())?;
     let (manifest, output) = (entry.manifest, PathBuf::from(&request.output));
     let (handle, options, progress) = (Handle::current(), options(tools), progress.clone());
     let ulid = runtime::ulid(&*tools.clock);
-    let done = blocking(move || export::export(&repo, &handle, manifest, &output, &ulid, &options, &progress)).await?;
+    let done =
+        blocking(move || export::export(&repo, &handle, manifest, (&output, format), &ulid, &options, &progress))
+            .await?;
     Ok(ExportReport {
         id: doc.id.to_string(),
         disk: entry.name.clone(),

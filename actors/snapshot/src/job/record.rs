@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use state::{Key, Prefix};
 
 use super::Tools;
+use crate::core::format::Format;
 use crate::engine::journal::{Direction, Record};
 use crate::{Kind, Result, SnapshotError};
 
@@ -16,6 +17,9 @@ struct LastEqual {
     version: u32,
     repository: String,
     snapshot: String,
+    /// `raw`, `block` or `qcow2`; empty in records of before there was a choice.
+    #[serde(default)]
+    format: String,
 }
 
 const VERSION: u32 = 1;
@@ -54,6 +58,7 @@ pub(super) async fn restored(tools: &Tools, record: &Record) {
         version: VERSION,
         repository: intent.repo_id.clone(),
         snapshot: now.snapshot.clone(),
+        format: intent.format.clone().unwrap_or_else(|| "raw".to_owned()),
     };
     keep(tools, key("disks", &intent.vm, &intent.disk), &equals).await;
     if record.direction == Direction::Forward {
@@ -98,6 +103,7 @@ pub(super) async fn equal_now(tools: &Tools, repo: &Repo, doc: &SnapshotDoc) {
             version: VERSION,
             repository: repository.clone(),
             snapshot: doc.id.to_string(),
+            format: disk.format.clone(),
         };
         keep(tools, key("disks", &doc.vm, &disk.name), &equals).await;
     }
@@ -110,8 +116,8 @@ pub(super) async fn base(tools: &Tools, repo: &Repo, vm: &str, disk: &str, size_
             .map(|d| d.manifest)
             .filter(|m| doc.vm == vm && m.size_bytes == size_bytes)
     };
-    if let Some(snapshot) = last_equal(tools, repo, vm, disk).await
-        && let Ok(doc) = repo.snapshot(&snapshot).await
+    if let Some(record) = last_equal(tools, repo, vm, disk).await
+        && let Ok(doc) = repo.snapshot(&record.snapshot).await
         && let Some(manifest) = fits(&doc)
     {
         return Some(manifest);
@@ -120,8 +126,25 @@ pub(super) async fn base(tools: &Tools, repo: &Repo, vm: &str, disk: &str, size_
     all.docs.iter().rev().find_map(fits)
 }
 
-async fn last_equal(tools: &Tools, repo: &Repo, vm: &str, disk: &str) -> Option<String> {
+/// The format in which a disk was recorded last. The repository is asked only when State knows nothing and `ask_repo`.
+pub(super) async fn format(tools: &Tools, repo: &Repo, vm: &str, disk: &str, ask_repo: bool) -> Option<Format> {
+    if let Some(record) = last_equal(tools, repo, vm, disk).await {
+        return Format::recorded(if record.format.is_empty() {
+            "raw"
+        } else {
+            &record.format
+        });
+    }
+    if !ask_repo {
+        return None;
+    }
+    let all = repo.snapshots().await.ok()?;
+    let of_disk = |doc: &SnapshotDoc| doc.disk(disk).filter(|_| doc.vm == vm).map(|d| d.format.clone());
+    Format::recorded(&all.docs.iter().rev().find_map(of_disk)?)
+}
+
+async fn last_equal(tools: &Tools, repo: &Repo, vm: &str, disk: &str) -> Option<LastEqual> {
     let entry = tools.state.get(&key("disks", vm, disk)?).await.ok()??;
     let record: LastEqual = serde_json::from_slice(&entry.value).ok()?;
-    (record.version == VERSION && record.repository == repo.config().id).then_some(record.snapshot)
+    (record.version == VERSION && record.repository == repo.config().id).then_some(record)
 }

@@ -3,17 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use repo::{ManifestRef, Repo};
+use repo::{ManifestRef, Repo, SnapshotDoc};
 use tokio::runtime::Handle;
 use wire::snapshot::{DiskRestore, RestoreReport, SnapshotKind, SnapshotRestore};
 
 use super::create::{Capture, capture, seconds};
 use super::{Tools, blocking, look, record};
+use crate::core::format::Format;
 use crate::core::request::{self, NamedDisk, Recorded};
-use crate::engine::guard::Guard;
+use crate::engine::guard::{Guard, check_size};
 use crate::engine::journal::{Direction, Intent, Journal, Journals, State};
+use crate::engine::open::Opened;
 use crate::engine::progress::Progress;
-use crate::engine::raw::RawDisk;
+use crate::engine::raw::Access;
 use crate::engine::restore::{Options, Restore};
 use crate::port::{DiskRead, DiskWrite};
 use crate::{Kind, Result, SnapshotError};
@@ -24,12 +26,27 @@ pub(super) struct Wanted {
     pub disk: NamedDisk,
     pub snapshot: String,
     pub manifest: ManifestRef,
+    /// The format that its snapshot recorded.
+    pub recorded: Option<Format>,
+}
+
+impl Wanted {
+    /// The disk, which is to have the state that `doc` has of it.
+    pub(super) fn of(disk: NamedDisk, doc: &SnapshotDoc) -> Option<Self> {
+        let entry = doc.disk(&disk.name)?;
+        Some(Self {
+            snapshot: doc.id.to_string(),
+            manifest: entry.manifest,
+            recorded: Format::recorded(&entry.format),
+            disk,
+        })
+    }
 }
 
 /// A disk under our lock.
 struct Held {
     wanted: Wanted,
-    disk: Arc<RawDisk>,
+    disk: Arc<dyn DiskWrite>,
     /// Of an unfinished restore that this goes on with.
     journal: Option<Journal>,
 }
@@ -58,15 +75,7 @@ pub(super) async fn wanted(repo: &Repo, request: &SnapshotRestore) -> Result<Vec
         })
         .collect();
     let disks = request::match_disks(&request.vm, &id, &recorded, &request.disks)?;
-    let with_manifest = |disk: NamedDisk| {
-        let entry = doc.disk(&disk.name)?;
-        Some(Wanted {
-            disk,
-            snapshot: id.clone(),
-            manifest: entry.manifest,
-        })
-    };
-    Ok(disks.into_iter().filter_map(with_manifest).collect())
+    Ok(disks.into_iter().filter_map(|disk| Wanted::of(disk, &doc)).collect())
 }
 
 /// Brings every disk to its wanted state.
@@ -131,8 +140,21 @@ fn hold(journals: &Journals, vm: &str, wanted: Wanted) -> Result<Held> {
         return Err(other.conflict());
     }
     let size_bytes = wanted.manifest.size_bytes;
-    Guard::default().check(path, size_bytes)?;
-    let disk = RawDisk::open_write(path)?;
+    let begun = journal.as_ref().map(|j| format_of(&j.record().intent));
+    if let (Some(begun), Some(asked)) = (begun, wanted.disk.format)
+        && begun != asked
+    {
+        let why = format!(
+            "the unfinished restore of disk {} was begun as {}, not as {}; nothing was changed",
+            wanted.disk.path,
+            begun.name(),
+            asked.name()
+        );
+        return Err(SnapshotError::new(Kind::Invalid, why).hint(format!("--format {}", begun.name())));
+    }
+    Guard::default().check(path)?;
+    let disk = Opened::new(path, Access::Write)?.write(wanted.disk.format.or(begun), wanted.recorded)?;
+    check_size(path, disk.size_bytes(), size_bytes)?;
     let identity = disk.fingerprint()?.identity;
     // the same file may be in the middle of a restore under another name
     let is_other = |j: &Journal| j.record().intent.vm != vm || j.record().intent.disk != wanted.disk.name;
@@ -142,11 +164,15 @@ fn hold(journals: &Journals, vm: &str, wanted: Wanted) -> Result<Held> {
     if let Some(journal) = &journal {
         journal.check_disk(path, identity.1, size_bytes)?;
     }
-    Ok(Held {
-        wanted,
-        disk: Arc::new(disk),
-        journal,
-    })
+    Ok(Held { wanted, disk, journal })
+}
+
+/// The format in which a restore was begun.
+fn format_of(intent: &Intent) -> Format {
+    match intent.format.as_deref() {
+        Some("qcow2") => Format::Qcow2,
+        _ => Format::Raw,
+    }
 }
 
 /// What [`begin`] found.
@@ -202,15 +228,15 @@ async fn begin(tools: &Tools, repo: &Repo, vm: &str, held: &mut [Held], progress
                 manifest: entry.manifest,
             },
             started_at: runtime::rfc3339(now_ms),
+            format: (held.disk.format() == "qcow2").then(|| "qcow2".to_owned()),
         });
     }
     let journals = Journals::new(&tools.state_dir);
-    let sizes: Vec<u64> = held.iter().map(|h| h.wanted.manifest.size_bytes).collect();
     let paths: Vec<String> = held.iter().map(|h| h.wanted.disk.path.clone()).collect();
     let mut written = blocking(move || {
         // someone may have come while the disks were read
-        for (path, size) in paths.iter().zip(sizes) {
-            Guard::default().check_again(Path::new(path), size)?;
+        for path in &paths {
+            Guard::default().check_again(Path::new(path))?;
         }
         intents
             .into_iter()
@@ -283,11 +309,11 @@ async fn run_all(
 async fn run_one(
     tools: &Tools,
     repo: &Repo,
-    disk: Arc<RawDisk>,
+    disk: Arc<dyn DiskWrite>,
     mut journal: Journal,
     direction: Direction,
     progress: &Arc<Progress>,
-) -> Result<(DiskRestore, Arc<RawDisk>, Journal)> {
+) -> Result<(DiskRestore, Arc<dyn DiskWrite>, Journal)> {
     let (repo, handle, options) = (repo.clone(), Handle::current(), options(tools));
     let (progress, clock) = (progress.clone(), tools.clock.clone());
     blocking(move || {
@@ -360,21 +386,25 @@ pub(super) async fn undo_unfinished(
 fn hold_unfinished(journal: Journal) -> Result<Held> {
     let intent = journal.record().intent.clone();
     let size_bytes = intent.common.manifest.size_bytes;
-    Guard::default().check(&intent.path, size_bytes)?;
-    let disk = RawDisk::open_write(&intent.path)?;
+    Guard::default().check(&intent.path)?;
+    let format = format_of(&intent);
+    let disk = Opened::new(&intent.path, Access::Write)?.write(Some(format), None)?;
+    check_size(&intent.path, disk.size_bytes(), size_bytes)?;
     journal.check_disk(&intent.path, disk.fingerprint()?.identity.1, size_bytes)?;
     let named = NamedDisk {
         name: intent.disk,
         path: intent.path.display().to_string(),
+        format: Some(format),
     };
     let wanted = Wanted {
         disk: named,
         snapshot: intent.common.snapshot,
         manifest: intent.common.manifest,
+        recorded: None,
     };
     Ok(Held {
         wanted,
-        disk: Arc::new(disk),
+        disk,
         journal: Some(journal),
     })
 }

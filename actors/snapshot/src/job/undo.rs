@@ -12,10 +12,10 @@ use super::restore::{Wanted, options, restore_to, undo_unfinished, wanted};
 use super::{Tools, blocking, record};
 use crate::core::request::{self, NamedDisk, Recorded};
 use crate::engine::journal::{Journal, Journals};
+use crate::engine::open::Opened;
 use crate::engine::progress::Progress;
-use crate::engine::raw::RawDisk;
+use crate::engine::raw::Access;
 use crate::engine::restore::{Rates, Side, plan_only};
-use crate::port::DiskRead;
 use crate::{Kind, Result, SnapshotError};
 
 /// Undoes the last restore of a VM. An unfinished one goes back to its common snapshot; a finished one is undone by a
@@ -69,12 +69,9 @@ async fn way_back(tools: &Tools, repo: &Repo, request: &SnapshotUndo) -> Result<
             let disk = NamedDisk {
                 name: back.disk,
                 path: back.path,
+                format: None,
             };
-            wanted.extend(doc.disk(&disk.name).map(|d| d.manifest).map(|manifest| Wanted {
-                disk: disk.clone(),
-                snapshot: doc.id.to_string(),
-                manifest,
-            }));
+            wanted.extend(Wanted::of(disk, &doc));
         }
     }
     if !wanted.is_empty() {
@@ -103,15 +100,7 @@ async fn way_back(tools: &Tools, repo: &Repo, request: &SnapshotUndo) -> Result<
         .collect();
     let id = doc.id.to_string();
     let disks = request::match_disks(&request.vm, &id, &recorded, &request.disks)?;
-    let with_manifest = |disk: NamedDisk| {
-        let manifest = doc.disk(&disk.name)?.manifest;
-        Some(Wanted {
-            disk,
-            snapshot: id.clone(),
-            manifest,
-        })
-    };
-    Ok(disks.into_iter().filter_map(with_manifest).collect())
+    Ok(disks.into_iter().filter_map(|disk| Wanted::of(disk, doc)).collect())
 }
 
 /// What a restore would do; stores and changes nothing.
@@ -154,11 +143,12 @@ async fn plan_disk(
         wanted.disk.path.clone(),
     );
     let (its_vm, size_bytes) = (vm.to_owned(), wanted.manifest.size_bytes);
+    let (asked, recorded) = (wanted.disk.format, wanted.recorded);
     let disk = blocking(move || {
         if let Some(unfinished) = journals.find(&its_vm, &name)? {
             return Err(unfinished.conflict());
         }
-        let disk = RawDisk::open_read(Path::new(&path))?;
+        let disk = Opened::new(Path::new(&path), Access::Look)?.read(asked, recorded)?;
         if disk.size_bytes() != size_bytes {
             return Err(SnapshotError::new(
                 Kind::Invalid,
@@ -175,7 +165,7 @@ async fn plan_disk(
     let base = record::base(tools, repo, vm, &wanted.disk.name, size_bytes).await;
     let sink = Arc::new(DrySink::new(repo));
     let scan_ms = tools.clock.monotonic_ms();
-    let present = scan(tools, repo, sink.clone(), Arc::new(disk), base, progress).await?;
+    let present = scan(tools, repo, sink.clone(), disk, base, progress).await?;
     let scan_s = seconds(tools.clock.monotonic_ms().saturating_sub(scan_ms));
     let from = Side {
         nodes: sink,

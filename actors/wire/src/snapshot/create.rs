@@ -16,6 +16,10 @@ pub struct SnapshotCreate {
     /// A file that defines the VM (libvirt XML, JSON, …), kept as it is; at most 16 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<String>,
+    /// Read disks although a VM holds them: each as it is at one moment where the filesystem can clone it (XFS, btrfs);
+    /// elsewhere it must not change while it is read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub crash_consistent: bool,
     /// Where to; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
@@ -30,6 +34,7 @@ request!(
         vm: "web1".into(),
         disks: sample_disks(),
         definition: Some("/etc/vm/web1.xml".into()),
+        crash_consistent: false,
         repo: sample_repo()
     },
     sample_accepted()

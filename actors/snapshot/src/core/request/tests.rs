@@ -5,10 +5,12 @@ fn disk(text: &str) -> DiskArg {
         Some((name, path)) => DiskArg {
             name: Some(name.into()),
             path: path.into(),
+            format: None,
         },
         None => DiskArg {
             name: None,
             path: text.into(),
+            format: None,
         },
     }
 }
@@ -67,7 +69,8 @@ fn restores_find_their_disks() {
         find(&["data=/new/b.raw"]).unwrap(),
         [NamedDisk {
             name: "data".into(),
-            path: "/new/b.raw".into()
+            path: "/new/b.raw".into(),
+            format: None,
         }]
     );
     for bad in [

@@ -21,7 +21,7 @@ fn run(
         &world.repo,
         world.runtime.handle(),
         manifest,
-        output,
+        (output, Format::Raw),
         "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M",
         options,
         progress,

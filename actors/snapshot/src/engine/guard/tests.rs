@@ -40,7 +40,7 @@ impl Host {
         self.write("proc/7/fdinfo/12", &format!("pos:\t0\nflags:\t{flags}\nmnt_id:\t29\n"));
     }
     fn check(&self) -> Result<()> {
-        Guard::new(self.root.join("proc"), self.root.join("sys"), 9).check(&self.disk, 4096)
+        Guard::new(self.root.join("proc"), self.root.join("sys"), 9).check(&self.disk)
     }
     fn refusal(&self) -> SnapshotError {
         let error = self.check().unwrap_err();
@@ -119,11 +119,11 @@ fn a_writer_is_named_a_reader_is_not() {
 fn wrong_shapes_are_refused() {
     let host = Host::new();
     let guard = Guard::new(host.root.join("proc"), host.root.join("sys"), 9);
-    let kind = |path: &Path, size| guard.check(path, size).unwrap_err().kind;
-    assert_eq!(kind(&host.root.join("absent.raw"), 4096), Kind::NotFound);
-    assert_eq!(kind(&host.root, 4096), Kind::Invalid);
-    assert_eq!(kind(Path::new("/dev/null"), 4096), Kind::Invalid);
-    let error = guard.check(&host.disk, 8192).unwrap_err();
+    let kind = |path: &Path| guard.check(path).unwrap_err().kind;
+    assert_eq!(kind(&host.root.join("absent.raw")), Kind::NotFound);
+    assert_eq!(kind(&host.root), Kind::Invalid);
+    assert_eq!(kind(Path::new("/dev/null")), Kind::Invalid);
+    let error = check_size(&host.disk, 4096, 8192).unwrap_err();
     assert_eq!(error.kind, Kind::Invalid);
     assert!(
         error.message.contains("4096") && error.message.contains("8192"),
@@ -208,10 +208,10 @@ fn real_processes_that_write_or_lock_are_named() {
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     let shown = disk.display();
     let guard = Guard::default();
-    guard.check(&disk, 1 << 20).unwrap();
+    guard.check(&disk).unwrap();
     {
         let holder = Holder::new(&format!("exec 3>>'{shown}'; echo held; exec sleep 60"));
-        let error = guard.check(&disk, 1 << 20).unwrap_err();
+        let error = guard.check(&disk).unwrap_err();
         assert_eq!(error.kind, Kind::Conflict);
         assert!(
             error.message.contains(&format!("process {} (", holder.0.id())),
@@ -222,11 +222,11 @@ fn real_processes_that_write_or_lock_are_named() {
         let holder = Holder::new(&format!(
             "exec 3<'{shown}'; flock -n -x 3 || exit 1; echo held; exec sleep 60"
         ));
-        let error = guard.check(&disk, 1 << 20).unwrap_err();
+        let error = guard.check(&disk).unwrap_err();
         assert!(error.message.contains("holds a lock"), "{error}");
         drop(holder);
     }
-    guard.check(&disk, 1 << 20).unwrap();
+    guard.check(&disk).unwrap();
 }
 
 /// Detaches when dropped.
@@ -259,10 +259,10 @@ fn a_real_loop_device_is_refused() {
             return;
         }
     };
-    let error = Guard::default().check(&disk, 1 << 20).unwrap_err();
+    let error = Guard::default().check(&disk).unwrap_err();
     assert_eq!(error.kind, Kind::Conflict);
     assert!(error.message.contains(&device.0), "{error}");
     assert_eq!(error.hint.clone().unwrap(), format!("losetup -d {}", device.0));
     drop(device);
-    Guard::default().check(&disk, 1 << 20).unwrap();
+    Guard::default().check(&disk).unwrap();
 }

@@ -21,6 +21,7 @@ fn intent(vm: &str, disk: &str) -> Intent {
         target: state("T"),
         common: state("C"),
         started_at: "2026-11-24T03:00:00Z".into(),
+        format: None,
     }
 }
 
@@ -116,10 +117,10 @@ fn a_newer_version_is_named() {
     let (_dir, journals) = journals();
     let journal = journals.create(intent("web1", "root")).unwrap();
     let text = std::fs::read_to_string(journal.path()).unwrap();
-    std::fs::write(journal.path(), text.replacen(" v1 ", " v2 ", 1)).unwrap();
+    std::fs::write(journal.path(), text.replacen(" v1 ", " v3 ", 1)).unwrap();
     let error = journals.find("web1", "root").unwrap_err();
     assert_eq!(error.kind, Kind::Invalid);
-    assert!(error.message.contains("version 2"), "{error}");
+    assert!(error.message.contains("version 3"), "{error}");
 }
 
 #[test]

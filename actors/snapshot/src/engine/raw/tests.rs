@@ -194,7 +194,7 @@ fn a_changed_disk_has_another_fingerprint() {
     let before = disk.fingerprint().unwrap();
     assert_eq!(before, disk.fingerprint().unwrap());
     std::thread::sleep(std::time::Duration::from_millis(30)); // longer than the clock tick of older kernels' timestamps
-    OpenOptions::new()
+    std::fs::OpenOptions::new()
         .write(true)
         .open(&path)
         .unwrap()

@@ -185,6 +185,7 @@ impl World {
                 target: state("T", target),
                 common: state("C", common),
                 started_at: "2026-11-24T03:00:00Z".into(),
+                format: None,
             })
             .unwrap()
     }
