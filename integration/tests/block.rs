@@ -1,5 +1,7 @@
 //! Block devices on the real binary: loop devices, which are real ones but for their medium.
 
+#![expect(clippy::unwrap_used, reason = "test code")]
+
 mod fixture;
 
 use std::os::unix::fs::FileExt;

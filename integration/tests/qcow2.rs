@@ -1,5 +1,6 @@
 //! qcow2 on the real binary, against QEMU's own tools: there and back, chains, bitmaps, formats, locks, faults, `kill -9`.
 #![expect(clippy::print_stdout, reason = "how much was tried belongs to the report of a run")]
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 mod fixture;
 

@@ -43,7 +43,7 @@ pub struct Exported {
 /// What is written.
 enum Target<'a> {
     Raw(File, &'a Path),
-    Qcow2(qcow2::Image),
+    Qcow2(Box<qcow2::Image>),
 }
 
 impl<'a> Target<'a> {
@@ -58,7 +58,7 @@ impl<'a> Target<'a> {
                 file.set_len(1).map_err(fail)?; // a disk without a byte is refused
                 let medium = Arc::new(RawDisk::open_write(path)?);
                 qcow2::create(&*medium, size_bytes, &path.display().to_string())?;
-                Ok(Self::Qcow2(qcow2::open(medium, path, &Nothing, true)?))
+                Ok(Self::Qcow2(Box::new(qcow2::open(medium, path, &Nothing, true)?)))
             }
         }
     }
