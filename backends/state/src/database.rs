@@ -21,7 +21,7 @@ const CACHE_BYTES_MAX: usize = 32 << 20;
 /// An open state file; clones share it. The lock goes when the last clone is dropped.
 #[derive(Clone)]
 pub struct Database {
-    inner: Arc<redb::Database>,
+    inner: Arc<Held>,
     path: Arc<Path>,
     // the newest revision, so that watches wake
     pub(crate) revisions: Arc<watch::Sender<u64>>,
@@ -76,7 +76,10 @@ impl Database {
 
     fn wrap(db: redb::Database, path: &Path) -> Self {
         Self {
-            inner: Arc::new(db),
+            inner: Arc::new(Held {
+                db,
+                closed: watch::channel(()).0,
+            }),
             path: path.into(),
             revisions: Arc::new(watch::channel(0).0),
         }
@@ -84,7 +87,7 @@ impl Database {
 
     /// Tells when the last clone, this one included, has gone and the lock with it.
     pub fn release(&self) -> Release {
-        Release(Arc::downgrade(&self.inner))
+        Release(self.inner.closed.subscribe())
     }
 
     /// Where the file is.
@@ -134,7 +137,11 @@ impl Database {
         let this = self.clone();
         blocking(move || {
             let what = || format!("writing {}", this.path.display());
-            let mut txn = this.inner.begin_write().map_err(|e| StateError::of_redb(&what(), e))?;
+            let mut txn = this
+                .inner
+                .db
+                .begin_write()
+                .map_err(|e| StateError::of_redb(&what(), e))?;
             txn.set_durability(durability)
                 .map_err(|e| StateError::of_redb(&what(), e))?;
             let value = work(&txn)?;
@@ -159,35 +166,35 @@ impl Database {
         let this = self.clone();
         blocking(move || {
             let what = || format!("reading {}", this.path.display());
-            let txn = this.inner.begin_read().map_err(|e| StateError::of_redb(&what(), e))?;
+            let txn = this
+                .inner
+                .db
+                .begin_read()
+                .map_err(|e| StateError::of_redb(&what(), e))?;
             work(&txn)
         })
         .await
     }
 }
 
+/// The open file. Fields are dropped in their order: whoever waits for `closed` hears of it when redb has let go of the lock.
+struct Held {
+    db: redb::Database,
+    closed: watch::Sender<()>,
+}
+
 /// Waits for the end of a [`Database`] that others hold too, on threads of their own.
-#[derive(Clone)]
-pub struct Release(std::sync::Weak<redb::Database>);
+#[derive(Debug, Clone)]
+pub struct Release(watch::Receiver<()>);
 
 impl Release {
     /// Returns once the lock is free, or after `patience`: true when it is free.
     pub async fn wait(&self, patience: std::time::Duration) -> bool {
-        let gone = async {
-            // a thread that ends drops what it holds without telling anybody: looking is all there is
-            while self.0.strong_count() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(patience, gone).await.is_ok()
-    }
-}
-
-impl std::fmt::Debug for Release {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Release")
-            .field("open", &(self.0.strong_count() > 0))
-            .finish()
+        let mut closed = self.0.clone();
+        // nothing is ever sent: this ends when the sender is gone
+        tokio::time::timeout(patience, async { while closed.changed().await.is_ok() {} })
+            .await
+            .is_ok()
     }
 }
 

@@ -29,9 +29,11 @@ async fn snapshot_of(daemon: &Daemon, dir: &Path, disk: &[u8]) -> SnapshotInfo {
         disks: vec![DiskArg {
             name: Some("root-1".into()),
             path: path.display().to_string(),
+            format: None,
         }],
         definition: Some(definition.display().to_string()),
         repo: None,
+        crash_consistent: false,
     };
     let host = HostId::new("h1").unwrap();
     let accepted = bus::call(&*daemon.bus(), &host, &request, Headers::default())
