@@ -2,6 +2,7 @@
 
 mod asks;
 mod exhaustive;
+mod hosts;
 mod placing;
 mod simulation;
 mod slow_state;
