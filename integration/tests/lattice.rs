@@ -99,3 +99,87 @@ fn a_host_waits_for_its_servers_and_names_what_they_lost() {
     waiting.terminate().unwrap();
     assert!(waiting.wait(PATIENCE).unwrap().status.success());
 }
+
+/// nats-py finds the services of two hosts, reads their schemas, calls one, is refused, and sees both counted.
+#[test]
+fn a_foreign_client_finds_and_calls_the_services() {
+    let scratch = Scratch::new("fleet").unwrap();
+    let server = Server::start(&scratch.join("n1")).unwrap();
+    let (one, two) = (host(&scratch, "h1", &server.url()), host(&scratch, "h2", &server.url()));
+    let (_first, _second) = (serving(&one), serving(&two));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services.py");
+    let out = std::process::Command::new(windlass_integration::nats::python().unwrap())
+        .arg(script)
+        .args([&server.url(), "h2"])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let seen: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let names: Vec<&str> = seen["names"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|n| n.as_str())
+        .collect();
+    for name in ["windlass-house", "windlass-jobs", "windlass-snapshot"] {
+        assert!(names.contains(&name), "{seen}");
+    }
+    assert_eq!(seen["ids"], 2 * names.len(), "each service once on each host: {seen}");
+    assert_eq!(seen["hosts"], serde_json::json!(["h1", "h2"]));
+    assert_eq!(
+        (&seen["subject"], &seen["queue_group"]),
+        (&"windlass.v1.host.h2.house.status".into(), &"".into())
+    );
+    assert_eq!(seen["schema"]["properties"]["host"]["type"], "string");
+    assert_eq!(seen["answer"]["ok"]["host"], "h2");
+    assert_eq!(seen["refused"]["error"]["code"], "invalid");
+    assert_eq!(seen["refused_headers"]["Nats-Service-Error-Code"], "400");
+    assert_eq!(
+        (&seen["stats"], &seen["requests"], &seen["errors"]),
+        (&1.into(), &2.into(), &1.into())
+    );
+    assert!(seen["last_error"].as_str().unwrap().starts_with("400:"), "{seen}");
+}
+
+/// The commands of README's "Many hosts", as they stand there, on ports of their own.
+#[test]
+fn the_readme_takes_a_person_to_three_hosts() {
+    let scratch = Scratch::new("readme").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let section = readme.split("## Many hosts").nth(1).expect("the section");
+    let script = section
+        .split("```sh\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("its commands");
+    let port = windlass_integration::process::free_port().unwrap().to_string();
+    let server = windlass_integration::nats::program().unwrap().display().to_string();
+    let script = script
+        .replace("4222", &port)
+        .replace("~/.cache/windlass/nats/bin/nats-server", &server);
+    let binary = windlass_integration::process::binary().unwrap();
+    let path = format!(
+        "{}:{}",
+        binary.parent().unwrap().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let out = std::process::Command::new("bash")
+        .args(["-e", "-c", &script])
+        .current_dir(scratch.path())
+        .env("PATH", path)
+        .env_remove("WINDLASS_STATE_DIR")
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}\n{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains("h2") && said.contains("lattice"), "{said}");
+    for host in ["h1", "h2", "h3"] {
+        let log = std::fs::read_to_string(scratch.join(format!("fleet/{host}.log"))).unwrap();
+        assert!(log.contains("serving") && log.contains("ended"), "{host}: {log}");
+    }
+}

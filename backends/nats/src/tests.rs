@@ -7,6 +7,7 @@ use crate::{Credentials, Identity, Kind, Lattice, NatsBus, Settings};
 
 mod carrying;
 mod connecting;
+mod faults;
 mod jobs;
 mod jobs_faults;
 mod keeping;
