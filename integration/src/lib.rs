@@ -5,6 +5,7 @@
 //! - [`process`]: runs the `windlass` binary, kills it in the middle, finds free ports
 //! - [`fault_proxy`]: a TCP and an HTTP proxy that delay, cut, truncate and lie
 //! - [`s3_server`]: Garage and `rclone serve s3`
+//! - [`azurite`]: Microsoft's emulator of Azure Blob Storage
 //! - [`qemu`]: QEMU's tools, VMs that hold a disk, loop devices
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
@@ -15,6 +16,7 @@
 //! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], `qemu-utils` and `qemu-system-x86` for [`qemu`], root for [`limits`], and what
 //! `scripts/deps.sh test` installs for [`nats`].
 
+pub mod azurite;
 pub mod disk;
 pub mod fault_proxy;
 pub mod limits;

@@ -5,16 +5,17 @@
 mod fixture;
 
 use fixture::{create, list, restore_args, small_stage, text, verify};
+use windlass_integration::azurite::Azurite;
 use windlass_integration::disk;
 use windlass_integration::process::Windlass;
-use windlass_integration::s3_server::{Account, Garage, Rclone};
+use windlass_integration::s3_server::{Garage, Rclone};
 
 /// Snapshots and restores, then the same from a second machine that has the URL and the keys alone.
-fn round(account: &Account) {
+fn round(with_repo: impl Fn(Windlass, &str) -> Windlass) {
     let stage = small_stage("s3");
     let at = |name: &str, prefix: &str| {
         let windlass = Windlass::new(&stage.scratch.dir(name).unwrap().join("state")).unwrap();
-        account.windlass(windlass, prefix)
+        with_repo(windlass, prefix)
     };
     let here = at("here", "vms/all");
     here.run(&["repo", "init", "--json"]).unwrap().success();
@@ -48,13 +49,20 @@ fn round(account: &Account) {
 #[test]
 fn garage_holds_a_repository() {
     let garage = Garage::start().unwrap();
-    round(&garage.account);
+    round(|windlass, prefix| garage.account.windlass(windlass, prefix));
 }
 
 #[test]
 fn rclone_holds_a_repository() {
     let rclone = Rclone::start().unwrap();
-    round(&rclone.account);
+    round(|windlass, prefix| rclone.account.windlass(windlass, prefix));
+}
+
+/// Not S3, and the same promise: `az://` on the emulator that Azure's own people keep.
+#[test]
+fn azurite_holds_a_repository() {
+    let azurite = Azurite::start().unwrap();
+    round(|windlass, prefix| azurite.windlass(windlass, prefix));
 }
 
 #[test]

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use object_store::azure::MicrosoftAzureBuilder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore, PutOptions, RetryConfig};
+use object_store::{ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectStore, PutOptions, RetryConfig};
 use store::{Key, Kind, Meta, Result, Store, StoreError, Tried, split_prefix};
 
 use crate::Timeouts;
@@ -55,11 +55,22 @@ pub(crate) fn google_from(
 }
 
 pub(crate) fn azure(container: &str, timeouts: Timeouts) -> Result<Arc<dyn Store>> {
+    azure_from(MicrosoftAzureBuilder::from_env(), container, timeouts)
+}
+
+pub(crate) fn azure_from(
+    builder: MicrosoftAzureBuilder,
+    container: &str,
+    timeouts: Timeouts,
+) -> Result<Arc<dyn Store>> {
     let url = format!("az://{container}");
-    let built = MicrosoftAzureBuilder::from_env()
+    // Our client options replace those of the environment: what it says of plain HTTP (an emulator, a proxy) is kept.
+    let http = AzureConfigKey::Client(ClientConfigKey::AllowHttp);
+    let http = builder.get_config_value(&http).is_some_and(|v| v == "true" || v == "1");
+    let built = builder
         .with_container_name(container)
         .with_retry(retries(timeouts))
-        .with_client_options(client_options(timeouts))
+        .with_client_options(client_options(timeouts).with_allow_http(http))
         .build();
     Ok(Arc::new(Cloud {
         inner: Arc::new(built.map_err(|e| not_built(&url, &e))?),
@@ -135,6 +146,25 @@ impl Cloud {
         why: impl fmt::Display,
     ) -> StoreError {
         StoreError::new(kind, operation, object.to_string(), why).at(&self.url)
+    }
+
+    async fn delete_batch(&self, batch: &[Key]) -> Result<()> {
+        let paths: Vec<_> = batch.iter().map(|k| Ok(path(k))).collect();
+        let work = async {
+            let mut done = self.inner.delete_stream(stream::iter(paths).boxed());
+            let mut first_error = None;
+            while let Some(one) = done.next().await {
+                match one {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(e) => {
+                        first_error.get_or_insert(e);
+                    }
+                }
+            }
+            first_error.map_or(Ok(()), Err)
+        };
+        let shown = batch.first().map_or("", Key::as_str);
+        self.call(self.timeouts.metadata, "delete", shown, work).await
     }
 
     async fn read_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
@@ -275,22 +305,15 @@ impl Store for Cloud {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         for batch in keys.chunks(DELETE_BATCH) {
-            let paths: Vec<_> = batch.iter().map(|k| Ok(path(k))).collect();
-            let work = async {
-                let mut done = self.inner.delete_stream(stream::iter(paths).boxed());
-                let mut first_error = None;
-                while let Some(one) = done.next().await {
-                    match one {
-                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                        Err(e) => {
-                            first_error.get_or_insert(e);
-                        }
-                    }
+            let mut tries = 0;
+            // Azure's batch is a POST, which the SDK doesn't repeat when a connection that waited turns out to be closed;
+            // deleting twice is no harm.
+            while let Err(e) = self.delete_batch(batch).await {
+                if e.kind != Kind::Unavailable || tries == SDK_RETRIES_MAX {
+                    return Err(e);
                 }
-                first_error.map_or(Ok(()), Err)
-            };
-            let shown = batch.first().map_or("", Key::as_str);
-            self.call(self.timeouts.metadata, "delete", shown, work).await?;
+                tries += 1;
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::Key;
+
+use crate::direct;
 
 /// Files kept open for range GETs. Restores read many ranges of few packs.
 const OPEN_FILES_MAX: usize = 64;
@@ -127,12 +129,12 @@ impl Files {
     }
 
     fn write(temporary: &Path, body: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(temporary)?;
-        file.write_all(body)?;
+        direct::write_all(&file, body)?;
         // Data and size; times don't matter.
         file.sync_data()
     }

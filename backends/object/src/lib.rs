@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `file:///dir` | a local directory that exists; [`create`] makes it |
 //! | `gs://bucket/prefix` | Google Cloud Storage; credentials from `GOOGLE_…` variables, the well-known file, or the metadata server |
-//! | `az://container/prefix` | Azure Blob Storage; account and credentials from `AZURE_STORAGE_…` variables, or the managed identity |
+//! | `az://container/prefix` | Azure Blob Storage; account, credentials and endpoint from `AZURE_STORAGE_…` variables, or the managed identity |
 //! | `memory://name` | a store of this process |
 //!
 //! How data flows: `local` does file operations on tokio's blocking threads; `cloud` calls the crate `object_store`,
@@ -29,6 +29,7 @@ use store::{Key, Kind, Memory, Prefixed, Result, Store, StoreError};
 use url::Url;
 
 mod cloud;
+mod direct;
 mod error;
 mod files;
 mod local;

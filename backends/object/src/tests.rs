@@ -5,7 +5,10 @@ mod http;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::str::FromStr;
 
+use integration::azurite::{Azurite, CONTAINER};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use store::{Counting, Faults, Flaky, Throttled, conformance};
 
 use super::fake_gcs::FakeGcs;
@@ -75,6 +78,23 @@ async fn google_cloud_storage_conforms() {
 async fn a_prefix_in_google_cloud_storage_conforms() {
     let server = FakeGcs::start().await;
     conformance::run(&*Prefixed::new(server.store(Timeouts::default()), key("deep/in"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_conforms() {
+    let server = Azurite::start().unwrap();
+    let builder = || {
+        server
+            .environment()
+            .into_iter()
+            .filter_map(|(name, value)| Some((AzureConfigKey::from_str(&name.to_lowercase()).ok()?, value)))
+            .fold(MicrosoftAzureBuilder::new(), |b, (key, value)| {
+                b.with_config(key, value)
+            })
+    };
+    let store = || cloud::azure_from(builder(), CONTAINER, Timeouts::default()).unwrap();
+    conformance::run(&*store()).await;
+    conformance::run(&*Prefixed::new(store(), key("deep/in"))).await;
 }
 
 #[test]

@@ -92,14 +92,14 @@ impl Account {
 
 /// A server process.
 #[derive(Debug)]
-struct Server {
+pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts `program` with its output in `log`.
-    fn start<S: AsRef<OsStr>>(
+    pub(crate) fn start<S: AsRef<OsStr>>(
         program: &Path,
         arguments: &[S],
         environment: &[(&str, &str)],
@@ -129,7 +129,7 @@ impl Server {
 
     /// Waits until `ready` says so, or the server has ended.
     #[expect(clippy::disallowed_methods, reason = "a server is waited for in real time")]
-    fn wait(&mut self, mut ready: impl FnMut() -> bool) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, mut ready: impl FnMut() -> bool) -> io::Result<()> {
         let until = Instant::now() + READY_TIMEOUT;
         loop {
             if ready() {
@@ -154,7 +154,7 @@ impl Drop for Server {
 }
 
 /// Where `make deps` puts the servers.
-fn tools() -> io::Result<PathBuf> {
+pub(crate) fn tools() -> io::Result<PathBuf> {
     let home = std::env::var_os("HOME").ok_or_else(|| io::Error::other("no HOME"))?;
     Ok(Path::new(&home).join(".cache/windlass"))
 }
