@@ -5,11 +5,12 @@
 //!   -> fsync -> rename without replacing -> fsync of the directory
 //! ```
 //!
-//! Holes are never written. Memory: one window's chunk list (3 MiB), and what the repository holds of fetched ranges. An
+//! Holes are never written. Memory: one window's chunk list (3 MiB), leaves that wait for their last chunk (`gather`, 128 MiB at
+//! most), and what the repository holds of fetched ranges. An
 //! error removes the partial file; kill -9 leaves it, and it is in nobody's way: `OUTPUT` is there whole or not at all.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
+use self::gather::Gather;
 use crate::core::format::Format;
 use crate::engine::progress::Progress;
 use crate::engine::raw::RawDisk;
@@ -42,17 +44,17 @@ pub struct Exported {
 
 /// What is written.
 enum Target<'a> {
-    Raw(File, &'a Path),
+    Raw(Gather<'a>, u64),
     Qcow2(Box<qcow2::Image>),
 }
 
 impl<'a> Target<'a> {
-    fn begin(file: File, path: &'a Path, format: Format, size_bytes: u64) -> Result<Self> {
+    fn begin(file: &'a File, path: &Path, format: Format, size_bytes: u64) -> Result<Self> {
         let fail = |e: std::io::Error| SnapshotError::io("write", path.display(), &e);
         match format {
             Format::Raw => {
                 file.set_len(size_bytes).map_err(fail)?;
-                Ok(Self::Raw(file, path))
+                Ok(Self::Raw(Gather::new(file), size_bytes))
             }
             Format::Qcow2 => {
                 file.set_len(1).map_err(fail)?; // a disk without a byte is refused
@@ -63,19 +65,28 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+    /// What comes next: these chunks, each once.
+    fn expect(&self, window: &[repo::ChunkRef]) {
+        if let Self::Raw(gather, _) = self {
+            gather.expect(window);
+        }
+    }
+
+    fn write_at(&self, path: &Path, data: &[u8], offset: u64) -> Result<()> {
         match self {
-            Self::Raw(file, path) => file
-                .write_all_at(data, offset)
+            Self::Raw(gather, _) => gather
+                .write_at(data, offset)
                 .map_err(|e| SnapshotError::io("write", path.display(), &e)),
             Self::Qcow2(image) => Ok(image.write_at(data, offset)?),
         }
     }
 
-    fn sync(&self) -> Result<()> {
+    fn sync(&self, file: &File, path: &Path) -> Result<()> {
         match self {
-            Self::Raw(file, path) => file
-                .sync_all()
+            // the last page may have gone past the end
+            Self::Raw(_, size_bytes) => file
+                .set_len(*size_bytes)
+                .and_then(|()| file.sync_all())
                 .map_err(|e| SnapshotError::io("write", path.display(), &e)),
             Self::Qcow2(image) => Ok(image.sync()?),
         }
@@ -139,7 +150,7 @@ pub fn export(
         path: path.clone(),
         kept: false,
     };
-    let target = Target::begin(file, &path, format, manifest.size_bytes)?;
+    let target = Target::begin(&file, &path, format, manifest.size_bytes)?;
     progress.begin("export", manifest.size_bytes);
     let mut exported = Exported {
         size_bytes: manifest.size_bytes,
@@ -164,6 +175,7 @@ pub fn export(
         if window.is_empty() {
             break;
         }
+        target.expect(&window);
         window.sort_unstable_by_key(|at| (at.id, at.offset));
         let mut ids: Vec<BlobId> = window.iter().map(|at| at.id).collect();
         ids.dedup();
@@ -181,7 +193,7 @@ pub fn export(
                         let why = format!("chunk {id} has {} bytes, but the manifest says {}", data.len(), at.len);
                         return Err(SnapshotError::new(Kind::Corrupt, why).hint("windlass snapshot verify"));
                     }
-                    target.write_at(&data, at.offset)?;
+                    target.write_at(&path, &data, at.offset)?;
                     progress.add(data.len() as u64);
                 }
                 Ok(())
@@ -192,7 +204,7 @@ pub fn export(
         exported.fetch_requests += fetched.requests;
     }
     progress.begin("sync", 0);
-    target.sync()?;
+    target.sync(&file, &path)?;
     progress.check()?; // the last moment at which nothing is to be seen
     publish(&mut partial, output)?;
     Ok(exported)
@@ -244,5 +256,6 @@ fn publish(partial: &mut Partial, output: &Path) -> Result<()> {
     synced.map_err(|e| SnapshotError::io("make durable the name of", output.display(), &e))
 }
 
+mod gather;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use crate::{Kind, Result, SnapshotError};
 mod direct;
 mod opening;
 
-use direct::DIRECT_ALIGN_BYTES;
+pub(crate) use direct::{AlignedBuffer, DIRECT_ALIGN_BYTES};
 pub use opening::Access;
 
 /// Longest single write of zeros where holes can't be punched, in bytes.

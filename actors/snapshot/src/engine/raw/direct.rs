@@ -10,7 +10,7 @@ use super::RawDisk;
 use crate::Result;
 
 /// Alignment of direct reads: at least the logical block of every medium in use, in bytes.
-pub(super) const DIRECT_ALIGN_BYTES: usize = 4096;
+pub(crate) const DIRECT_ALIGN_BYTES: usize = 4096;
 /// Longest single direct read, in bytes.
 const DIRECT_BYTES_MAX: usize = 1 << 20;
 
@@ -58,7 +58,8 @@ impl RawDisk {
 }
 
 /// Memory at a multiple of [`DIRECT_ALIGN_BYTES`], as `O_DIRECT` asks for.
-struct AlignedBuffer {
+#[derive(Debug)]
+pub(crate) struct AlignedBuffer {
     memory: Vec<u8>,
     start: usize,
     len: usize,
@@ -66,7 +67,7 @@ struct AlignedBuffer {
 
 impl AlignedBuffer {
     /// `len` is rounded down to a multiple of the alignment, at least one.
-    fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let len = (len - len % DIRECT_ALIGN_BYTES).max(DIRECT_ALIGN_BYTES);
         let memory = vec![0; len + DIRECT_ALIGN_BYTES];
         let past = memory.as_ptr().addr() % DIRECT_ALIGN_BYTES;
@@ -77,7 +78,8 @@ impl AlignedBuffer {
         }
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    /// All of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.len]
     }
 }
