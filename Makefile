@@ -3,7 +3,7 @@
 #   CARGO_FLAGS=…   more flags for cargo build and test, such as --offline
 #   SEEDS=…         how many kills, moments and cases `make torture` tries (default 1000)
 #   SEED=…          where they begin (default: the time, printed); the same SEED replays
-#   FUZZ_S=…        how many seconds `make fuzz` runs
+#   FUZZ_S=…        how many seconds `make fuzz` runs; FUZZ_ARGS=… more flags for libFuzzer
 #   DEMO_ARGS=…     flags for windlass demo, such as --keep
 #   BENCH_ARGS=…    flags for bench/run.py (see `python3 bench/run.py --help`)
 
@@ -12,10 +12,12 @@ CARGO ?= cargo
 SEEDS ?= 1000
 SEED := $(or $(SEED),$(shell date +%s))
 FUZZ_S ?= 60
+# the sanitizer's flags want a nightly compiler: RUSTC_BOOTSTRAP lets the stable one take them, here and nowhere else
+FUZZ_BIN := $(HOME)/.cache/windlass/cargo-fuzz/bin
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt doc torture fuzz bench deps deps-demo deps-test deps-torture deps-bench audit clean
+.PHONY: help demo test lint fmt doc torture fuzz bench deps deps-demo deps-test deps-torture deps-fuzz deps-bench audit clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -47,13 +49,15 @@ torture: deps-torture ## Every test, the seeded ones at length: make torture SEE
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
 	  PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
 
-fuzz: ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60; needs a nightly compiler and cargo-fuzz)
-	@cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: cargo install cargo-fuzz --locked; rustup toolchain install nightly" >&2; exit 1; }
+fuzz: deps-fuzz ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60)
 	mkdir -p fuzz/corpus/qcow2
-	for options in cluster_size=512 cluster_size=4k,refcount_bits=1 compat=0.10; do \
-	  qemu-img create -q -f qcow2 -o $$options fuzz/corpus/qcow2/$$options 1M && \
-	  qemu-io -f qcow2 -c 'write -P 3 1k 20k' -c 'write -z 64k 9k' fuzz/corpus/qcow2/$$options >/dev/null || exit 1; done
-	$(CARGO) +nightly fuzz run --fuzz-dir fuzz qcow2 -- -max_total_time=$(FUZZ_S) -max_len=262144 -rss_limit_mb=1024
+	for options in cluster_size=512 cluster_size=4k,refcount_bits=1 compat=0.10 compression_type=zstd,cluster_size=4k; do \
+	  image=fuzz/corpus/qcow2/$$options && \
+	  qemu-img create -q -f qcow2 -o $$options $$image 1M && \
+	  qemu-io -f qcow2 -c 'write -P 3 1k 20k' -c 'write -z 64k 9k' $$image >/dev/null && \
+	  qemu-img convert -c -f qcow2 -O qcow2 -o $$options $$image $$image-compressed || exit 1; done
+	PATH="$(FUZZ_BIN):$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz qcow2 -- \
+	  -max_total_time=$(FUZZ_S) -max_len=262144 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 $(FUZZ_ARGS)
 
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
@@ -70,6 +74,8 @@ deps-test:
 	@sh scripts/deps.sh test
 deps-torture:
 	@sh scripts/deps.sh torture
+deps-fuzz:
+	@sh scripts/deps.sh fuzz
 deps-bench:
 	@sh scripts/deps.sh bench
 

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Looks for what a recipe needs and installs what is missing: as root, else by sudo, else it prints the exact line to run
-# and ends with 1. Asks for nothing when everything is there. Usage: scripts/deps.sh demo|test|torture|bench
+# and ends with 1. Asks for nothing when everything is there. Usage: scripts/deps.sh demo|test|torture|fuzz|bench
 set -eu
 
 PATH="$HOME/.cargo/bin:$PATH:/usr/sbin:/sbin" # Debian's users don't have the sbins, and mke2fs lives there
 RUST_MIN=1.95
 NEXTEST=0.9.143 # pinned; a newer one that is already there is taken too
+CARGO_FUZZ=0.13.1
+DEBIAN=bookworm # of the disk that apt changes
 NATS_SERVER=2.15.1 # the servers of the tests
 NATS_PY=2.16.0     # a client that isn't ours, to check the services protocol with
 PROMETHEUS_CLIENT=0.26.0 # its parser reads our metrics
@@ -166,6 +168,39 @@ azurite() {
     mv "$at.new" "$at"
 }
 
+# debian: the files of a whole Debian, which a test puts on a disk. It comes from where this machine's own packages come from,
+# with what its apt knows of the way there; where its sources name another release, from Debian itself.
+debian() {
+    at="$TOOLS/debian-$DEBIAN-1"
+    if [ ! -s "$at/debian.tar" ]; then
+        echo "deps: mmdebstrap $DEBIAN into $at (half a minute, once)"
+        mkdir -p "$TOOLS"
+        rm -rf "$at" "$at.new"
+        mkdir "$at.new"
+        apt-config dump Acquire >"$at.new/acquire"
+        set -- "$DEBIAN" "$at.new/debian.tar"
+        for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+            if grep -qs "debian.*$DEBIAN" "$file" || { grep -qs "/debian" "$file" && grep -qs "^Suites:.*$DEBIAN" "$file"; }; then
+                set -- "$@" "$file"
+            fi
+        done
+        mmdebstrap --quiet --variant=apt --aptopt="$at.new/acquire" "$@"
+        mv "$at.new" "$at"
+    fi
+    ln -sfn "$at" "$TOOLS/debian"
+}
+
+# cargo_fuzz: builds and runs the fuzz target.
+cargo_fuzz() {
+    root="$TOOLS/cargo-fuzz-$CARGO_FUZZ"
+    if [ ! -x "$root/bin/cargo-fuzz" ]; then
+        echo "deps: cargo install cargo-fuzz --version $CARGO_FUZZ into $root (a minute, once)"
+        CARGO_TARGET_DIR="$root/target" cargo install cargo-fuzz --locked --version "$CARGO_FUZZ" --root "$root"
+    fi
+    rm -rf "$root/target"
+    ln -sfn "$root" "$TOOLS/cargo-fuzz"
+}
+
 need gcc "gcc libc6-dev" # zstd and the TLS library are C
 need make make
 need mke2fs e2fsprogs
@@ -175,7 +210,7 @@ rust
 case "${1:-}" in
 demo) apt_install ;;
 test | torture)
-    [ "$1" = test ] || need mmdebstrap mmdebstrap # a whole Debian as a disk
+    need mmdebstrap mmdebstrap # a whole Debian as a disk, which apt changes
     need fusermount3 fuse3 # the power-loss tests record a file system's writes through FUSE
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
     need curl curl # a caller of the gateway
@@ -184,6 +219,9 @@ test | torture)
     need npm npm
     python_venv
     need blockdev util-linux # flushes a loop device
+    need addpart util-linux  # a device with partitions
+    need mkfs.xfs xfsprogs   # file systems that make clones
+    need mkfs.btrfs btrfs-progs
     qemu                     # qcow2 is tested against its own tools, image locks against a VM that holds its disk
     apt_install
     nextest
@@ -192,6 +230,13 @@ test | torture)
     rclone
     azurite
     garage
+    [ "$(id -u)" != 0 ] || debian # as root: so do the tests that mount it
+    ;;
+fuzz)
+    need g++ g++ # libFuzzer is C++
+    need qemu-img qemu-utils # whole images to begin with
+    apt_install
+    cargo_fuzz
     ;;
 bench)
     need python3 python3
@@ -202,7 +247,7 @@ bench)
     apt_install
     ;;
 *)
-    echo "usage: scripts/deps.sh demo|test|torture|bench" >&2
+    echo "usage: scripts/deps.sh demo|test|torture|fuzz|bench" >&2
     exit 2
     ;;
 esac
