@@ -39,6 +39,19 @@ impl Mounted {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// The file system in the file `image`, on the directory `path`, which is made.
+    ///
+    /// # Errors
+    /// What mount said.
+    pub fn image(image: &Path, path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let source = image
+            .to_str()
+            .ok_or_else(|| io::Error::other("the path is not UTF-8"))?;
+        mount(&["-o", "loop", source], path)?;
+        Ok(Self { path: path.to_owned() })
+    }
+
     /// The directory `path`, from now on read-only for everybody.
     ///
     /// # Errors

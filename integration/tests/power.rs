@@ -6,9 +6,9 @@
 
 mod fixture;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use fixture::power::{keep_identity, move_tree};
 use fixture::{Stage, create, create_args, list, restore_args, verify};
 use windlass_integration::power::{CrashStates, Log, Policy, Recording};
 use windlass_integration::{disk, qemu};
@@ -216,43 +216,4 @@ fn a_restore_into_qcow2_survives_power_loss_at_every_write() {
         }
     });
     println!("{leaks} clusters leaked in all these trees, and no error");
-}
-
-/// A power loss leaves a disk its inode; a tree that was built anew has another. So the journal, when there is a whole one, is
-/// told the new one. A torn journal is left as it is.
-fn keep_identity(mount: &Path) {
-    let Ok(journals) = std::fs::read_dir(mount.join("state/restores")) else {
-        return;
-    };
-    for path in journals
-        .map(|e| e.expect("an entry").path())
-        .filter(|p| p.extension().is_some_and(|x| x == "json"))
-    {
-        let text = std::fs::read_to_string(&path).expect("a journal is text");
-        let Some((line, body)) = text.split_once('\n') else {
-            continue;
-        };
-        if !line.ends_with(&blake3::hash(body.as_bytes()).to_hex().to_string()) {
-            continue;
-        }
-        let mut record: serde_json::Value = serde_json::from_str(body).expect("a whole journal is JSON");
-        let disk = record["intent"]["path"].as_str().expect("a journal names its disk");
-        let meta = std::fs::metadata(disk).expect("the disk is there");
-        record["intent"]["identity"] = serde_json::json!([meta.dev(), meta.ino()]);
-        let body = serde_json::to_string_pretty(&record).expect("JSON") + "\n";
-        let (kind, _) = line.split_once(" blake3=").expect("a journal's first line has its sum");
-        std::fs::write(
-            &path,
-            format!("{kind} blake3={}\n{body}", blake3::hash(body.as_bytes()).to_hex()),
-        )
-        .expect("the journal is written");
-    }
-}
-
-/// Moves what is below `from` to below `to`.
-fn move_tree(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        std::fs::rename(entry.path(), to.join(entry.file_name())).expect("it is moved");
-    }
 }

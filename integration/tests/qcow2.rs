@@ -1,114 +1,18 @@
 //! qcow2 on the real binary, against QEMU's own tools: there and back, chains, bitmaps, formats, locks, faults, `kill -9`.
 #![expect(clippy::print_stdout, reason = "how much was tried belongs to the report of a run")]
-#![expect(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 mod fixture;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use fixture::{Stage, VM, fails, restore_args, show, small_stage, text};
-use windlass_integration::process::{Ended, Signal, Windlass};
+use fixture::images::{args, chain, create_as, flat, restore, spoil, undo};
+use fixture::{VM, fails, restore_args, show, small_stage, text};
+use windlass_integration::process::Signal;
 use windlass_integration::qemu::{self, PausedVm};
 use windlass_integration::{Random, disk};
 use wire::Code;
-
-fn args(list: &[&str]) -> Vec<String> {
-    list.iter().map(|s| (*s).to_owned()).collect()
-}
-
-fn create_as(windlass: &Windlass, disk: &Path, more: &[&str]) -> Ended {
-    let mut all = args(&["snapshot", "create", "--json", "--vm", VM, "--disk"]);
-    all.push(show(disk));
-    all.extend(args(more));
-    windlass.run(&all).unwrap()
-}
-
-fn restore(windlass: &Windlass, id: &str, disk: &Path) -> serde_json::Value {
-    windlass.run(&restore_args(id, disk)).unwrap().success().json()
-}
-
-fn undo(windlass: &Windlass) {
-    windlass
-        .run(&["restore", "--json", "--yes", "--vm", VM, "--undo"])
-        .unwrap()
-        .success();
-}
-
-/// A qcow2 copy of a raw disk.
-fn convert(from: &Path, to: &Path, options: &str, compressed: bool) {
-    let mut all = vec!["convert", "-f", "raw", "-O", "qcow2"];
-    if compressed {
-        all.push("-c");
-    }
-    if !options.is_empty() {
-        all.extend(["-o", options]);
-    }
-    let (from, to) = (show(from), show(to));
-    all.extend([from.as_str(), to.as_str()]);
-    qemu::img(&all).unwrap();
-}
-
-/// An overlay of `base`, in which something was written, and something made zeros.
-fn overlay(base: &Path, top: &Path, options: &str) {
-    let mut all = vec!["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
-    let (base, shown) = (show(base), show(top));
-    all.push(&base);
-    if !options.is_empty() {
-        all.extend(["-o", options]);
-    }
-    all.push(&shown);
-    qemu::img(&all).unwrap();
-    let commands = [
-        "write -P 7 1M 300k",
-        "write -z 3M 200k",
-        "write -P 9 12345 77777",
-        "discard 5M 1M",
-    ];
-    qemu::io_commands(top, "qcow2", &commands).unwrap();
-}
-
-/// Writes here and there, as a VM that went wrong.
-fn spoil(image: &Path, seed: u64) {
-    let mut random = Random::new(seed);
-    let mut commands = Vec::new();
-    for n in 0..12 {
-        let (at, len) = (random.below(30 << 20), 1 + random.below(400 << 10));
-        commands.push(match n % 4 {
-            0 => format!("write -z {} {}", at / 512 * 512, (len / 512 + 1) * 512),
-            1 => format!("discard {} {}", at / 512 * 512, (len / 512 + 1) * 512),
-            _ => format!("write -P {} {at} {len}", 1 + random.below(255)),
-        });
-    }
-    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    qemu::io_commands(image, "qcow2", &commands).unwrap();
-}
-
-/// A raw copy of a qcow2 disk, made by QEMU.
-fn flat(image: &Path, to: &Path) {
-    qemu::img(&["convert", "-f", "qcow2", "-O", "raw", &show(image), &show(to)]).unwrap();
-}
-
-struct Chain {
-    stage: Stage,
-    windlass: Windlass,
-    base: PathBuf,
-    top: PathBuf,
-}
-
-fn chain(name: &str, base_options: &str, top_options: &str) -> Chain {
-    let stage = small_stage(name);
-    let (windlass, _) = stage.windlass("w");
-    let (base, top) = (stage.scratch.join("base.qcow2"), stage.scratch.join("top.qcow2"));
-    convert(&stage.good, &base, base_options, true);
-    overlay(&base, &top, top_options);
-    Chain {
-        stage,
-        windlass,
-        base,
-        top,
-    }
-}
 
 #[test]
 fn a_chain_with_compressed_clusters_goes_there_and_back() {

@@ -1,11 +1,13 @@
 //! Refuses a disk that something else uses, before a byte of it is written.
 //!
-//! In use means: a loop device or swap stands on it, it or a partition of it is mounted or held by device mapper, MD or the
-//! like, another process has it open for writing, or another process holds a lock on it. Files are compared by device and
-//! inode, block devices by their number, so hard links, symlinks and mount namespaces don't hide a user. What this process may not look at (another user's `/proc/PID/fd` without privileges) is
-//! skipped; so are users inside the kernel that show nowhere in `/proc` or `/sys` (an in-kernel iSCSI target), and a
-//! writer that closed the file and kept a shared mapping of it. The exclusive `flock` that the writer then takes is the
-//! agreement among windlass processes.
+//! In use means: a loop device or swap stands on it, it is mounted, part of a btrfs, or held by device mapper, MD or the like,
+//! another process has it open for writing, or another process holds a lock on it. What is true of a partition is true of
+//! its device, and the other way round ([`kin`]). Files are compared by device and inode, block devices by their number, so
+//! hard links, symlinks and mount namespaces don't hide a user. What this process may not look at (another user's
+//! `/proc/PID/fd` without privileges) is skipped; so are users inside the kernel that show nowhere in `/proc` or `/sys` (an
+//! in-kernel iSCSI target: a device's own claim, `O_EXCL`, keeps those away when it is opened), and a writer that closed the
+//! file and kept a shared mapping of it. The exclusive `flock` that the writer then takes is the agreement among windlass
+//! processes.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,8 +16,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::process::{Flock, FlockType};
 
-use crate::engine::{block, locks};
+use crate::engine::locks;
 use crate::{Kind, Result, SnapshotError};
+
+mod kin;
+
+use kin::Kin;
 
 /// Most users that one error names.
 const USERS_NAMED_MAX: usize = 3;
@@ -76,6 +82,7 @@ impl Guard {
 
     /// The process that holds QEMU's image locks on a disk, as far as we may look.
     pub fn image_lock_holder(&self, meta: &Metadata) -> Option<String> {
+        let kin = Kin::of(&self.sys_root, meta);
         let pids = names(&self.proc_root)
             .into_iter()
             .filter_map(|name| name.parse::<u32>().ok());
@@ -83,7 +90,7 @@ impl Guard {
             let process = self.proc_root.join(pid.to_string());
             names(&process.join("fd")).iter().any(|fd| {
                 let info = || std::fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
-                opens(&process.join("fd").join(fd), meta) && info().lines().any(is_image_lock)
+                kin.opened_by(&process.join("fd").join(fd)).is_some() && info().lines().any(is_image_lock)
             })
         };
         let pid = pids.into_iter().find(holds)?;
@@ -92,15 +99,23 @@ impl Guard {
 
     /// All users that show in `/proc` and `/sys`.
     fn users(&self, path: &Path, meta: &Metadata) -> Vec<User> {
-        let mut users = self.loop_devices(path, meta);
-        users.extend(self.device_users(meta));
-        users.extend(self.swap(path, meta));
-        users.extend(self.mounted(meta));
-        users.extend(self.writers(meta));
+        let kin = Kin::of(&self.sys_root, meta);
+        let mut users = self.loop_devices(path, &kin);
+        users.extend(self.device_users(&kin));
+        users.extend(self.swap(&kin));
+        users.extend(self.mounted(&kin));
+        users.extend(self.writers(&kin));
+        // a mount shows by its numbers and by its source
+        let mut seen = Vec::new();
+        users.retain(|user| {
+            let new = !seen.contains(&user.what);
+            seen.push(user.what.clone());
+            new
+        });
         users
     }
 
-    fn loop_devices(&self, path: &Path, meta: &Metadata) -> Vec<User> {
+    fn loop_devices(&self, path: &Path, kin: &Kin) -> Vec<User> {
         let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let mut users = Vec::new();
         for name in names(&self.sys_root.join("block"))
@@ -112,9 +127,9 @@ impl Guard {
                 continue;
             };
             let backing = PathBuf::from(backing.strip_suffix(" (deleted)").unwrap_or(&backing));
-            if !is_same(&backing, meta) && backing != canonical {
+            let Some(is) = kin.named_by(&backing).or((backing == canonical).then_some("it")) else {
                 continue;
-            }
+            };
             let numbers = std::iter::once(device.join("dev")).chain(
                 names(&device)
                     .into_iter()
@@ -127,11 +142,11 @@ impl Guard {
                 .collect();
             users.push(match mounts.first() {
                 Some(at) => User {
-                    what: format!("it backs /dev/{name}, which is mounted at {at}"),
+                    what: format!("{is} backs /dev/{name}, which is mounted at {at}"),
                     hint: format!("umount {at} && losetup -d /dev/{name}"),
                 },
                 None => User {
-                    what: format!("it backs /dev/{name}"),
+                    what: format!("{is} backs /dev/{name}"),
                     hint: format!("losetup -d /dev/{name}"),
                 },
             });
@@ -139,29 +154,32 @@ impl Guard {
         users
     }
 
-    /// Who stands on a block device or on a partition of it: mounts, and devices made of it.
-    fn device_users(&self, meta: &Metadata) -> Vec<User> {
-        if !meta.file_type().is_block_device() {
-            return Vec::new();
-        }
-        let whole = block::directory(&self.sys_root, meta);
-        let partitions = names(&whole).into_iter().map(|name| whole.join(name));
-        let partitions = partitions.filter(|directory| directory.join("partition").exists());
+    /// Who stands on a block device or on what shares its bytes: mounts, devices made of it, a btrfs with it.
+    fn device_users(&self, kin: &Kin) -> Vec<User> {
         let mut users = Vec::new();
-        for directory in std::iter::once(whole.clone()).chain(partitions) {
-            let of = match directory.file_name().filter(|_| directory != whole) {
-                Some(name) => format!("its partition {}", name.to_string_lossy()),
-                None => "it".to_owned(),
-            };
-            let numbers = read_line(&directory.join("dev")).unwrap_or_default();
-            users.extend(self.mount_points(&numbers).into_iter().map(|at| User {
-                what: format!("{of} is mounted at {at}"),
+        for device in &kin.devices {
+            let is = &device.is;
+            users.extend(self.mount_points(&device.numbers).into_iter().map(|at| User {
+                what: format!("{is} is mounted at {at}"),
                 hint: format!("umount {at}"),
             }));
-            users.extend(names(&directory.join("holders")).into_iter().map(|holder| User {
-                what: format!("{of} is part of /dev/{holder}"),
+            users.extend(names(&device.directory.join("holders")).into_iter().map(|holder| User {
+                what: format!("{is} is part of /dev/{holder}"),
                 hint: format!("lsblk /dev/{holder}"),
             }));
+        }
+        // a btrfs of several devices is mounted under the name of one
+        let all = self.sys_root.join("fs/btrfs");
+        for id in names(&all) {
+            let members = all.join(&id).join("devices");
+            let numbers = names(&members).into_iter().map(|name| members.join(name).join("dev"));
+            let mut found = numbers.filter_map(|dev| read_line(&dev));
+            if let Some(device) = found.find_map(|numbers| kin.numbered(&numbers)) {
+                users.push(User {
+                    what: format!("{} is part of the mounted btrfs {id}", device.is),
+                    hint: format!("umount it: findmnt --source UUID={id}"),
+                });
+            }
         }
         users
     }
@@ -182,7 +200,7 @@ impl Guard {
     }
 
     /// A mount whose source is the file itself (file-backed mounts need no loop device since Linux 6.12).
-    fn mounted(&self, meta: &Metadata) -> Vec<User> {
+    fn mounted(&self, kin: &Kin) -> Vec<User> {
         let mut users = Vec::new();
         for line in self.mount_lines() {
             let Some((left, right)) = line.split_once(" - ") else {
@@ -191,10 +209,10 @@ impl Guard {
             let Some(source) = right.split(' ').nth(1).filter(|s| s.starts_with('/')) else {
                 continue;
             };
-            if is_same(Path::new(&unescape(source)), meta) {
+            if let Some(is) = kin.named_by(Path::new(&unescape(source))) {
                 let at = unescape(left.split(' ').nth(4).unwrap_or("?"));
                 users.push(User {
-                    what: format!("it is mounted at {at}"),
+                    what: format!("{is} is mounted at {at}"),
                     hint: format!("umount {at}"),
                 });
             }
@@ -202,22 +220,25 @@ impl Guard {
         users
     }
 
-    fn swap(&self, path: &Path, meta: &Metadata) -> Option<User> {
+    fn swap(&self, kin: &Kin) -> Option<User> {
         let text = std::fs::read_to_string(self.proc_root.join("swaps")).unwrap_or_default();
         let mut files = text
             .lines()
             .skip(1)
             .filter_map(|line| line.split_whitespace().next())
             .map(unescape);
-        let file = files.find(|file| is_same(Path::new(file), meta))?;
+        let (is, file) = files.find_map(|file| Some((kin.named_by(Path::new(&file))?, file)))?;
         Some(User {
-            what: format!("the host swaps to it ({file})"),
-            hint: format!("swapoff {}", path.display()),
+            what: format!(
+                "the host swaps to {}",
+                if is == "it" { format!("it ({file})") } else { is.into() }
+            ),
+            hint: format!("swapoff {file}"),
         })
     }
 
     /// Other processes that have it open for writing.
-    fn writers(&self, meta: &Metadata) -> Vec<User> {
+    fn writers(&self, kin: &Kin) -> Vec<User> {
         let mut users = Vec::new();
         for name in names(&self.proc_root) {
             let Ok(pid) = name.parse::<u32>() else { continue };
@@ -225,25 +246,14 @@ impl Guard {
                 continue; // this process's own use is settled by the lock
             }
             let process = self.proc_root.join(&name);
-            let writes = names(&process.join("fd"))
+            let written = names(&process.join("fd"))
                 .iter()
-                .any(|fd| self.is_writer(&process, fd, meta));
-            if writes {
-                users.push(self.process(pid, "has it open for writing"));
+                .find_map(|fd| written_by(&process, fd, kin));
+            if let Some(is) = written {
+                users.push(self.process(pid, &format!("has {is} open for writing")));
             }
         }
         users
-    }
-
-    fn is_writer(&self, process: &Path, fd: &str, meta: &Metadata) -> bool {
-        let link = process.join("fd").join(fd);
-        if !opens(&link, meta) {
-            return false;
-        }
-        let text = std::fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
-        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-        flags.is_some_and(|flags| flags & 0o3 != 0) // O_ACCMODE: 0 is O_RDONLY
     }
 
     fn comm(&self, pid: u32) -> String {
@@ -392,22 +402,13 @@ fn read_line(path: &Path) -> Option<String> {
     Some(std::fs::read_to_string(path).ok()?.trim_end_matches('\n').to_owned())
 }
 
-fn is_same(path: &Path, meta: &Metadata) -> bool {
-    let Ok(found) = std::fs::metadata(path) else {
-        return false;
-    };
-    let is_block = |m: &Metadata| m.file_type().is_block_device();
-    match (is_block(&found), is_block(meta)) {
-        (true, true) => found.rdev() == meta.rdev(),
-        (false, false) => found.is_file() && (found.dev(), found.ino()) == (meta.dev(), meta.ino()),
-        _ => false,
-    }
-}
-
-/// Whether a process's descriptor is of this disk. Sockets, pipes and the like have no path, and are not asked; to ask a
-/// file's attributes may wait for a server.
-fn opens(link: &Path, meta: &Metadata) -> bool {
-    std::fs::read_link(link).is_ok_and(|to| to.is_absolute()) && is_same(link, meta)
+/// What a process's descriptor writes to, as far as it is of the disk.
+fn written_by<'a>(process: &Path, fd: &str, kin: &'a Kin) -> Option<&'a str> {
+    let is = kin.opened_by(&process.join("fd").join(fd))?;
+    let text = std::fs::read_to_string(process.join("fdinfo").join(fd)).ok()?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
+    (flags & 0o3 != 0).then_some(is) // O_ACCMODE: 0 is O_RDONLY
 }
 
 /// A line of `fdinfo` such as `lock:  1: OFDLCK ADVISORY  READ -1 00:2c:1234 100 101`.

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 
+mod devices;
+
 struct Host {
     _dir: tempfile::TempDir,
     root: PathBuf,
