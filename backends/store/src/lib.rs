@@ -9,8 +9,8 @@
 //!
 //! What holds for every implementation, and `conformance` (feature `testing`) checks:
 //! - an object is seen whole or not at all, and by every call that begins after its PUT returned;
-//! - a PUT over an existing key replaces it; of concurrent ones, one wins whole (one known server shows parts meanwhile:
-//!   `conformance::run_but_for_races`; a repository gives no key a second body);
+//! - a PUT over an existing key replaces it; of concurrent ones, one wins whole (one known server shows a mixture meanwhile:
+//!   `conformance::run_for_a_repository` leaves that case out, for a repository gives no key a second body);
 //! - an empty range inside an object reads nothing; a range that ends past the object is `Kind::Truncated`, whatever its
 //!   length, and reserves no memory first;
 //! - DELETE of what isn't there is no error; LIST of what isn't there is empty; LIST's prefix is text, not a directory

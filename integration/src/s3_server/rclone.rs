@@ -1,7 +1,8 @@
 //! `rclone serve s3`: a server that checks no checksums.
 //!
-//! What it serves here is its store in memory. While a key is written a second time, a reader may find it empty or in parts: a
-//! repository never gives a key a second body.
+//! What it serves here is its store in memory, by `--vfs-cache-mode minimal`: an object is written under another name, which no
+//! listing shows, and renamed when it is whole. (With `off`, its default, readers find objects of this store in parts while
+//! they are written.) While a key's body is replaced by another, readers may still find a mixture: a repository never does that.
 
 use std::io;
 use std::net::TcpStream;
@@ -55,6 +56,7 @@ impl Rclone {
         let keys = format!("{KEY_ID},{SECRET}");
         let program = tools()?.join(format!("rclone-{VERSION}/bin/rclone"));
         let config = scratch.join("rclone.conf").display().to_string();
+        let cache = scratch.join("cache").display().to_string();
         let text = format!("[memory]\ntype = memory\n[all]\ntype = combine\nupstreams = {BUCKET}=memory:bucket\n");
         std::fs::write(&config, text)?;
         let arguments = [
@@ -67,7 +69,9 @@ impl Rclone {
             "--auth-key",
             &keys,
             "--vfs-cache-mode",
-            "off",
+            "minimal",
+            "--cache-dir",
+            &cache,
             "all:",
         ];
         let arguments = [&arguments, more].concat();
