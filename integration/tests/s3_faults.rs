@@ -16,16 +16,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fixture::on_s3::setting;
 use fixture::{Stage, create, create_args, fails, list, restore_args, text, try_create, try_restore, verify};
 use windlass_integration::fault_proxy::{Fate, HttpProxy, Seen};
 use windlass_integration::process::{Ended, Windlass};
 use windlass_integration::s3_server::Garage;
 use windlass_integration::{Random, disk};
 use wire::Code;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 /// A disk, a Garage, a proxy before it, and who uses which way.
 struct Scene {

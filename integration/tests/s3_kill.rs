@@ -11,30 +11,10 @@ mod fixture;
 
 use std::time::Duration;
 
+use fixture::on_s3::{host as windlass, init, setting, timed};
 use fixture::{Stage, create, create_args, list, restore_args, text, verify};
-use windlass_integration::process::Windlass;
 use windlass_integration::s3_server::Garage;
 use windlass_integration::{Random, disk};
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test chooses its moments by the wall clock")]
-fn timed(work: impl FnOnce()) -> Duration {
-    let began = std::time::Instant::now();
-    work();
-    began.elapsed()
-}
-
-fn windlass(garage: &Garage, stage: &Stage, name: &str, prefix: &str) -> Windlass {
-    let state = stage.scratch.dir(name).unwrap().join("state");
-    garage.account.windlass(Windlass::new(&state).unwrap(), prefix)
-}
-
-fn init(windlass: &Windlass) {
-    windlass.run(&["repo", "init", "--json"]).unwrap().success();
-}
 
 #[test]
 fn a_create_that_is_killed_leaves_nothing_half_visible() {

@@ -18,14 +18,15 @@ const LOADS_MAX: usize = 32;
 /// One pass over snapshots.
 pub(super) struct DocReader<'a> {
     repo: &'a Repo,
-    named: Arc<Named>,
+    /// What is listed now; the cache may forget the rest. `None`: nobody knows, all of it stays.
+    named: Option<Arc<Named>>,
     batches: Option<DocBatches>,
 }
 
 type Found = Vec<(SnapshotId, Option<SnapshotDoc>)>;
 
 impl<'a> DocReader<'a> {
-    pub(super) async fn new(repo: &'a Repo, named: Arc<Named>) -> Result<Self> {
+    pub(super) async fn new(repo: &'a Repo, named: Option<Arc<Named>>) -> Result<Self> {
         let batches = match repo.cache().cloned() {
             Some(cache) => Some(io::blocking("snapshots", move || Ok(DocBatches::new(cache))).await?),
             None => None,
@@ -95,7 +96,7 @@ impl<'a> DocReader<'a> {
         let Some(batches) = self.batches else { return };
         let named = self.named;
         let finished = io::blocking("snapshots", move || {
-            batches.finish(|id| named.ids.binary_search(id).is_ok());
+            batches.finish(|id| named.as_ref().is_none_or(|named| named.ids.binary_search(id).is_ok()));
             Ok(())
         });
         if let Err(error) = finished.await

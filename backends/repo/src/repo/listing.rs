@@ -78,7 +78,7 @@ impl Repo {
             None => self.list_snapshots().await?,
         };
         let mut page = SnapshotPage::default();
-        let mut reader = DocReader::new(self, named.clone()).await?;
+        let mut reader = DocReader::new(self, Some(named.clone())).await?;
         if after.is_none() {
             for object in &named.strange {
                 page.take(self.load_snapshot(object).await, vm)?;
@@ -153,7 +153,17 @@ impl Repo {
         }
         self.refresh_index().await?;
         let object = objects.first().ok_or_else(none)?;
-        self.load_snapshot(object).await?.ok_or_else(none)
+        let id = object.strip_prefix("snapshots/").and_then(|id| id.parse().ok());
+        let found = match id.filter(|id| SnapshotDoc::key_of(id) == *object) {
+            Some(id) => {
+                let mut reader = DocReader::new(self, None).await?;
+                let loaded = reader.read(&[id]).await?.pop();
+                reader.finish().await;
+                loaded.transpose()?.flatten()
+            }
+            None => self.load_snapshot(object).await?,
+        };
+        found.ok_or_else(none)
     }
 
     /// The newest snapshot of a VM.
@@ -162,7 +172,7 @@ impl Repo {
     /// `Kind::NotFound` when it has none. When one is damaged that might be newer, that error.
     pub async fn latest(&self, vm: &str) -> Result<SnapshotDoc> {
         let named = self.list_snapshots().await?;
-        let mut reader = DocReader::new(self, named.clone()).await?;
+        let mut reader = DocReader::new(self, Some(named.clone())).await?;
         let mut page = SnapshotPage::default();
         for part in named.ids.rchunks(LATEST_READ) {
             for loaded in reader.read(part).await? {
