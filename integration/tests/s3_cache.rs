@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fixture::on_s3::{host, init, setting, timed};
 use fixture::{Stage, create, list, show, verify};
-use windlass_integration::fault_proxy::HttpProxy;
+use windlass_integration::fault_proxy::{Fate, HttpProxy};
 use windlass_integration::process::Windlass;
 use windlass_integration::s3_server::Garage;
 use windlass_integration::{Random, disk};
@@ -176,6 +176,49 @@ fn kills_and_changed_bytes_in_the_cache_do_no_harm() {
         killed > 0 && damaged > 0,
         "{killed} killed, {damaged} changed: the moments don't meet the work"
     );
+}
+
+/// `WINDLASS_INDEX_OBJECTS` (1,000) small snapshots, each with an index object of its own: what the first open costs a machine,
+/// as the server is, and where every GET takes 20 ms more.
+#[test]
+#[ignore = "takes a thousand snapshots, and its figures are the point: make torture runs it"]
+fn the_first_open_of_a_thousand_index_objects() {
+    let objects = setting("WINDLASS_INDEX_OBJECTS", 1000);
+    let mut scene = Scene::new("s3-cache-first");
+    scene.taken.clear();
+    let taken = std::thread::scope(|scope| {
+        for writer in 0..2u64 {
+            let (machine, scratch) = (
+                host(&scene.garage, &scene.stage, &format!("w{writer}"), "r"),
+                &scene.stage.scratch,
+            );
+            scope.spawn(move || {
+                let disk = scratch.join(format!("small-{writer}.raw"));
+                for round in 0..objects / 2 {
+                    let seed = writer << 32 | round;
+                    std::fs::write(&disk, disk::random_bytes(&mut Random::new(seed), 20_000)).unwrap();
+                    create(&machine, &disk);
+                }
+            });
+        }
+        objects / 2 * 2 + SNAPSHOTS
+    });
+    let look = |name: &str| {
+        let machine = scene.counted(name);
+        let mut gets = Vec::new();
+        let took = timed(|| gets = scene.gets(|| assert_eq!(list(&machine).len() as u64, taken)));
+        let of_index = gets.iter().filter(|path| path.contains("/index/")).count() as u64;
+        println!("{name}: {took:?}, {} GETs, {of_index} of index objects", gets.len());
+        assert!(of_index <= taken + 1, "index objects are fetched twice");
+    };
+    look("first open");
+    look("first open of another machine");
+    scene.proxy.rule(|seen| match seen.method.as_str() {
+        "GET" => Fate::Delay(Duration::from_millis(20)),
+        _ => Fate::Pass,
+    });
+    look("first open, 20 ms more for each GET");
+    look("first open of another machine, 20 ms more for each GET");
 }
 
 /// A turned bit, a lost end, or bytes that nobody wrote.

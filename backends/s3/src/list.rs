@@ -27,6 +27,16 @@ impl Bucket {
             return stream::iter([Err(self.error(e.kind, "list", prefix, e.source))]).boxed();
         }
         let (bucket, prefix) = (self.clone(), prefix.to_owned());
+        // a server that renames while it lists (`rclone serve s3`) may tell a key twice, one after the other
+        let mut last: Option<Key> = None;
+        let is_new = move |meta: &Result<Meta>| {
+            let key = meta.as_ref().ok().map(|meta| &meta.key);
+            let new = key.is_none() || key != last.as_ref();
+            if let Some(key) = key.filter(|_| new) {
+                last = Some(key.clone());
+            }
+            std::future::ready(new)
+        };
         stream::unfold(At::Begin, move |at| {
             let (bucket, prefix) = (bucket.clone(), prefix.clone());
             async move {
@@ -50,6 +60,7 @@ impl Bucket {
         })
         .map(stream::iter)
         .flatten()
+        .filter(is_new)
         .boxed()
     }
 
