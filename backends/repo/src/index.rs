@@ -11,7 +11,7 @@ mod join;
 mod load;
 mod segment;
 
-pub(crate) use join::{SMALL_BYTES_MAX, is_small};
+pub(crate) use join::{SMALL_BYTES_MAX, SMALL_LOADS_MAX, is_small};
 pub(crate) use load::{ALONE_LOADS_MAX, Loader, write_segment};
 pub(crate) use segment::{PackSize, Segment};
 

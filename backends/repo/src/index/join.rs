@@ -28,8 +28,8 @@ const JOINED_RECORDS: usize = 300_000;
 const ALONE_MAX: usize = 64;
 /// The same for a local directory, where each is mapped as it is, without a request.
 const ALONE_LOCAL_MAX: usize = 4096;
-/// Segments read at once.
-const LOADS_MAX: usize = 32;
+/// Small segments read at once.
+pub(crate) const SMALL_LOADS_MAX: usize = 32;
 const MAGIC: [u8; 8] = *b"WINDJOIN";
 const TAIL_BYTES: u64 = 16;
 const NAME_BYTES: usize = 32;
@@ -135,7 +135,7 @@ impl Loader {
             }
         }
         let load = |(name, size): (IndexName, u64)| async move { self.load(name.key(), size, false).await };
-        let mut loads = stream::iter(small.into_iter().map(load)).buffer_unordered(LOADS_MAX);
+        let mut loads = stream::iter(small.into_iter().map(load)).buffer_unordered(SMALL_LOADS_MAX);
         while let Some(loaded) = loads.next().await {
             let Some(segment) = all.take(loaded)? else { continue };
             if segment.check_whole().is_err() || !batch.add(&segment) {

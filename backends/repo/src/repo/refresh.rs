@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Repo;
 use crate::cache::RepoCache;
-use crate::index::{ALONE_LOADS_MAX, Index, IndexName, Loader, SMALL_BYTES_MAX, Segment, is_small};
+use crate::index::{ALONE_LOADS_MAX, Index, IndexName, Loader, SMALL_BYTES_MAX, SMALL_LOADS_MAX, Segment, is_small};
 use crate::{Result, io};
 
 impl Repo {
@@ -77,7 +77,10 @@ impl Repo {
             kept.extend(joined.segments);
             damaged = joined.damaged;
         } else {
-            alone.extend(small.into_iter().map(|(name, size)| (name.key(), size)));
+            let small = small.into_iter().map(|(name, size)| (name.key(), size)).collect();
+            let opened = loader.one_by_one(small, SMALL_LOADS_MAX).await?;
+            kept.extend(opened.segments);
+            damaged.extend(opened.damaged);
         }
         let opened = loader.one_by_one(alone, ALONE_LOADS_MAX).await?;
         kept.extend(opened.segments);
