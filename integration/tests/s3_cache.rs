@@ -37,7 +37,7 @@ impl Scene {
         let stage = fixture::small_stage(name);
         let garage = Garage::start().unwrap();
         let proxy = HttpProxy::start(garage.account.address()).unwrap();
-        let writer = host(&garage, &stage, "writer", "r");
+        let writer = host(&garage.account, &stage, "writer", "r");
         init(&writer);
         let disk = stage.scratch.join("disk.raw");
         stage.put(&stage.good, &disk);
@@ -189,7 +189,7 @@ fn the_first_open_of_a_thousand_index_objects() {
     let taken = std::thread::scope(|scope| {
         for writer in 0..2u64 {
             let (machine, scratch) = (
-                host(&scene.garage, &scene.stage, &format!("w{writer}"), "r"),
+                host(&scene.garage.account, &scene.stage, &format!("w{writer}"), "r"),
                 &scene.stage.scratch,
             );
             scope.spawn(move || {

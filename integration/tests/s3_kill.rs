@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fixture::on_s3::{host as windlass, init, setting, timed};
 use fixture::{Stage, create, create_args, list, restore_args, text, verify};
-use windlass_integration::s3_server::Garage;
+use windlass_integration::s3_server::{Account, Garage, Rclone};
 use windlass_integration::{Random, disk};
 
 #[test]
@@ -21,14 +21,14 @@ fn a_create_that_is_killed_leaves_nothing_half_visible() {
     let (seed, kills) = (setting("WINDLASS_SEED", 1), setting("WINDLASS_KILLS", 48) / 8);
     let stage = Stage::new("s3-kill-create", seed, 64 << 20, 20 << 20);
     let garage = Garage::start().unwrap();
-    let first = windlass(&garage, &stage, "first", "first");
+    let first = windlass(&garage.account, &stage, "first", "first");
     init(&first);
     let whole = timed(|| drop(create(&first, &stage.good)));
     let mut random = Random::new(seed);
     let mut killed = 0;
     for round in 0..kills {
         let prefix = format!("round-{round}");
-        let host = windlass(&garage, &stage, &prefix, &prefix);
+        let host = windlass(&garage.account, &stage, &prefix, &prefix);
         init(&host);
         let moment = Duration::from_micros(random.below(whole.as_micros() as u64));
         let ended = host
@@ -38,7 +38,7 @@ fn a_create_that_is_killed_leaves_nothing_half_visible() {
             .unwrap();
         killed += u64::from(ended.was_killed());
         // seen from another machine: what the killed one left in its state doesn't count
-        let reader = windlass(&garage, &stage, &format!("{prefix}-reader"), &prefix);
+        let reader = windlass(&garage.account, &stage, &format!("{prefix}-reader"), &prefix);
         let seen = list(&reader);
         assert!(seen.len() <= 1, "seed {seed}, round {round}: {seen:?}");
         if !ended.was_killed() {
@@ -57,7 +57,7 @@ fn a_restore_that_is_killed_goes_on_with_the_same_command() {
     let (seed, kills) = (setting("WINDLASS_SEED", 1), setting("WINDLASS_KILLS", 48) / 8);
     let stage = Stage::new("s3-kill-restore", seed, 64 << 20, 20 << 20);
     let garage = Garage::start().unwrap();
-    let host = windlass(&garage, &stage, "w", "r");
+    let host = windlass(&garage.account, &stage, "w", "r");
     init(&host);
     let disk = stage.scratch.join("disk.raw");
     stage.put(&stage.good, &disk);
@@ -88,21 +88,35 @@ fn a_restore_that_is_killed_goes_on_with_the_same_command() {
 
 #[test]
 fn two_hosts_write_and_a_third_reads() {
+    two_write_and_a_third_reads(&Garage::start().unwrap().account);
+}
+
+/// A server that checks no checksums, and renames objects into place.
+#[test]
+fn two_hosts_write_and_a_third_reads_on_rclone() {
+    two_write_and_a_third_reads(&Rclone::start().unwrap().account);
+}
+
+fn two_write_and_a_third_reads(account: &Account) {
     let rounds = setting("WINDLASS_KILLS", 48) / 12;
     let stage = Stage::new("s3-hosts", 5, 32 << 20, 8 << 20);
-    let garage = Garage::start().unwrap();
-    init(&windlass(&garage, &stage, "init", "r"));
+    init(&windlass(account, &stage, "init", "r"));
     let writers: Vec<_> = (0..2)
         .map(|n| {
             let host =
-                windlass(&garage, &stage, &format!("host-{n}"), "r").env("WINDLASS_HOST_ID", format!("host-{n}"));
+                windlass(account, &stage, &format!("host-{n}"), "r").env("WINDLASS_HOST_ID", format!("host-{n}"));
             let disk = stage.scratch.join(format!("disk-{n}.raw"));
-            stage.put(if n == 0 { &stage.good } else { &stage.bad }, &disk);
+            let original = if n == 0 { &stage.good } else { &stage.bad }.clone();
             let scratch = stage.scratch.path().to_owned();
             std::thread::spawn(move || {
                 let mut made = Vec::new();
                 for round in 0..rounds {
-                    fixture::damage(&disk, n * 100 + round);
+                    // each time more of it is holes: now and then it begins anew
+                    if round % 4 == 0 {
+                        let _ = std::fs::remove_file(&disk);
+                        disk::copy_sparse(&original, &disk).unwrap();
+                    }
+                    fixture::damage(&disk, n * 100_000 + round);
                     let id = create(&host, &disk);
                     let copy = scratch.join(format!("copy-{id}"));
                     disk::copy_sparse(&disk, &copy).unwrap();
@@ -112,7 +126,7 @@ fn two_hosts_write_and_a_third_reads() {
             })
         })
         .collect();
-    let reader = windlass(&garage, &stage, "reader", "r");
+    let reader = windlass(account, &stage, "reader", "r");
     let mut looks = 0;
     while looks < 2 || writers.iter().any(|w| !w.is_finished()) {
         // whatever is listed is whole

@@ -110,8 +110,8 @@ fn a_create_survives_power_loss() {
     let disk = scene.mount.join("disk.raw");
     let state = scene.mount.join("state");
     // how long one takes on the recorded tree
-    let first = host_at(&scene.garage, &state, "first");
-    init(&host(&scene.garage, &scene.stage, "other", "first"));
+    let first = host_at(&scene.garage.account, &state, "first");
+    init(&host(&scene.garage.account, &scene.stage, "other", "first"));
     let whole = timed(|| {
         let (ended, told) = scene.lose_power(&first, &create_args(&disk), Duration::from_secs(60), 3);
         assert!(!ended.was_killed(), "{told}: {ended:?}");
@@ -119,9 +119,9 @@ fn a_create_survives_power_loss() {
     let (mut killed, mut acknowledged) = (0, 0);
     for round in 0..scene.moments {
         let prefix = format!("round-{round}");
-        let reader = host(&scene.garage, &scene.stage, &prefix, &prefix);
+        let reader = host(&scene.garage.account, &scene.stage, &prefix, &prefix);
         init(&reader);
-        let host = host_at(&scene.garage, &state, &prefix);
+        let host = host_at(&scene.garage.account, &state, &prefix);
         let moment = Duration::from_micros(scene.random.below(whole.as_micros() as u64));
         let (ended, told) = scene.lose_power(&host, &create_args(&disk), moment, round);
         killed += u64::from(ended.was_killed());
@@ -151,7 +151,7 @@ fn a_restore_survives_power_loss() {
     let mut scene = Scene::new("s3-power-restore", 0x9E);
     let disk = scene.mount.join("disk.raw");
     // the snapshot is taken at the path that the recording will have
-    let host = host_at(&scene.garage, &scene.mount.join("state"), "r");
+    let host = host_at(&scene.garage.account, &scene.mount.join("state"), "r");
     init(&host);
     scene.stage.put(&scene.stage.good, &disk);
     let good = create(&host, &disk);

@@ -23,7 +23,7 @@ fn a_qcow2_disk_on_s3_survives_kills_and_goes_back() {
     let (seed, kills) = (setting("WINDLASS_SEED", 1), (setting("WINDLASS_KILLS", 48) / 8).max(1));
     let c = chain("s3-qcow2", "compression_type=zstd", "cluster_size=16k");
     let garage = Garage::start().unwrap();
-    let here = host(&garage, &c.stage, "here", "images");
+    let here = host(&garage.account, &c.stage, "here", "images");
     init(&here);
     let (good, bad) = (c.stage.scratch.join("good.flat"), c.stage.scratch.join("bad.flat"));
     flat(&c.top, &good);
@@ -55,7 +55,7 @@ fn a_qcow2_disk_on_s3_survives_kills_and_goes_back() {
     assert!(std::fs::read(&c.base).unwrap() == base, "the backing image was changed");
     restore(&here, &id, &c.top);
 
-    let there = host(&garage, &c.stage, "there", "images");
+    let there = host(&garage.account, &c.stage, "there", "images");
     for (name, format) in [("out.raw", "raw"), ("out.qcow2", "qcow2")] {
         let out = c.stage.scratch.join(name);
         let output = show(&out);
