@@ -184,7 +184,7 @@ debian() {
                 set -- "$@" "$file"
             fi
         done
-        mmdebstrap --quiet --variant=apt --aptopt="$at.new/acquire" "$@"
+        mmdebstrap --quiet --variant=apt --aptopt="$at.new/acquire" --aptopt='Acquire::Retries "3"' "$@"
         mv "$at.new" "$at"
     fi
     ln -sfn "$at" "$TOOLS/debian"

@@ -145,8 +145,8 @@ fn a_whole_debian_that_apt_changed_survives() {
 cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
 printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d"; chmod +x "$1/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive
-chroot "$1" apt-get update -q >&2
-chroot "$1" apt-get install -y -q --no-install-recommends nginx-light redis-server >&2
+chroot "$1" apt-get update -q -o Acquire::Retries=3 >&2
+chroot "$1" apt-get install -y -q -o Acquire::Retries=3 --no-install-recommends nginx-light redis-server >&2
 chroot "$1" dpkg-query -W redis-server >&2
 chroot "$1" apt-get purge -y -q nginx-light >&2
 "#;
