@@ -47,7 +47,7 @@ torture: deps-torture ## Every test, the seeded ones at length: make torture SEE
 	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
 	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
-	  PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
+	  WINDLASS_RACK_REQUESTS=100000 WINDLASS_RACK_KILLS=50 PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
 
 fuzz: deps-fuzz ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60)
 	mkdir -p fuzz/corpus/qcow2
@@ -63,6 +63,7 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
 	$(PYTHON) bench/run.py $(BENCH_ARGS)
 	$(CARGO) bench -q -p windlass-nats --bench jobs_submit --locked $(CARGO_FLAGS)
+	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --bench rack_lattice --locked $(CARGO_FLAGS)
 
 audit: ## Licences, bans and duplicate versions (needs cargo-deny; advisories need the internet)
 	$(CARGO) deny --all-features check licenses bans sources

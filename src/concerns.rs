@@ -88,6 +88,7 @@ async fn rack_scheduler_concern(parts: Parts) -> Result<(), ErrorBody> {
         vcpus_sold_percent: u32::try_from(config.vcpus_sold_percent).unwrap_or(100),
         memory_sold_percent: u32::try_from(config.memory_sold_percent).unwrap_or(100),
         keep_ms: parts.config.runtime.idempotency_keep_h * 3_600_000,
+        ..Settings::default()
     };
     let scheduler = Arc::new(Scheduler::new(
         parts.config.host_id.clone(),

@@ -1,5 +1,5 @@
-//! Moves decisions into the state: keeps a view of the inventory ([`view`]), books, decides and settles ([`commit`]), and does
-//! what each verb says ([`place`], [`change`], [`beats`], [`evacuate`], [`stock`], [`look`], [`tell`]).
+//! Moves decisions into the state: keeps a view of the inventory ([`view`]), books, decides and settles ([`commit`]), writes
+//! racks' records in groups ([`writing`]), finds placements ([`residents`]), and does what each verb says ([`place`], [`change`], [`beats`], [`evacuate`], [`stock`], [`look`], [`tell`]).
 //!
 //! Several of these work on one state at once, in one process or in many. None waits for another; each write is a
 //! compare-and-set, and who loses reads again and plans again.
@@ -8,11 +8,14 @@ pub mod beats;
 pub mod change;
 pub mod commit;
 pub mod evacuate;
+mod held;
 pub mod look;
 pub mod place;
+mod residents;
 pub mod stock;
 pub mod tell;
 pub mod view;
+mod writing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +26,10 @@ use runtime::Clock;
 use state::State;
 use wire::HostId;
 
+use crate::core::ledger::RESIDENTS_BYTES_MAX;
 use crate::port::Hosts;
 use view::View;
+use writing::Queue;
 
 /// How this concern behaves.
 #[derive(Debug, Clone)]
@@ -41,6 +46,8 @@ pub struct Settings {
     pub tells_hosts: bool,
     /// How long released and void placements are remembered, in milliseconds.
     pub keep_ms: u64,
+    /// What one rack's record keeps of placements, in bytes; a sweep leaves a quarter of it.
+    pub residents_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +59,7 @@ impl Default for Settings {
             memory_sold_percent: 100,
             tells_hosts: false,
             keep_ms: 24 * 3_600_000,
+            residents_bytes_max: RESIDENTS_BYTES_MAX,
         }
     }
 }
@@ -61,6 +69,8 @@ impl Default for Settings {
 pub struct Counts {
     /// Changes that were committed.
     pub committed: AtomicU64,
+    /// Compare-and-sets of racks' records that were made; each may hold many changes.
+    pub rack_writes: AtomicU64,
     /// Compare-and-sets that lost to another scheduler.
     pub conflicts: AtomicU64,
     /// Requests that were planned anew because of that.
@@ -94,7 +104,7 @@ pub struct Scheduler {
     /// What was done.
     pub counts: Arc<Counts>,
     view: Arc<Mutex<View>>,
-    writing: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    queues: Arc<Mutex<HashMap<String, Arc<Queue>>>>,
 }
 
 impl Scheduler {
@@ -107,6 +117,7 @@ impl Scheduler {
         hosts: Arc<dyn Hosts>,
         settings: Settings,
     ) -> Self {
+        let view = Arc::new(Mutex::new(View::of(host.as_str())));
         Self {
             host,
             state,
@@ -115,8 +126,8 @@ impl Scheduler {
             hosts,
             settings,
             counts: Arc::default(),
-            view: Arc::default(),
-            writing: Arc::default(),
+            view,
+            queues: Arc::default(),
         }
     }
 
@@ -126,13 +137,12 @@ impl Scheduler {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writers of one rack's record in this process go one after the other: that saves lost compare-and-sets, and nothing rests on
-    /// it.
-    fn turn(&self, rack: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        match writing.get(rack) {
-            Some(turn) => turn.clone(),
-            None => writing.entry(rack.to_owned()).or_default().clone(),
+    /// What waits for one rack's record in this process.
+    fn queue(&self, rack: &str) -> Arc<Queue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        match queues.get(rack) {
+            Some(queue) => queue.clone(),
+            None => queues.entry(rack.to_owned()).or_default().clone(),
         }
     }
 
@@ -145,5 +155,10 @@ impl Scheduler {
     fn id_from(key: &str) -> String {
         let hash = blake3::hash(key.as_bytes()).to_hex();
         format!("R{}", hash[..25].to_uppercase())
+    }
+
+    /// The name followed from an idempotency key; a ULID never begins so.
+    fn follows_from_request(id: &str) -> bool {
+        id.starts_with('R')
     }
 }

@@ -4,6 +4,7 @@ mod asks;
 mod exhaustive;
 mod hosts;
 mod placing;
+mod residents;
 mod simulation;
 mod slow_state;
 mod standing;

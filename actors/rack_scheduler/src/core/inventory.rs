@@ -73,6 +73,19 @@ impl Names {
     }
 }
 
+/// Who booked in a rack last, when several schedulers work on one inventory: each fills racks of its own, so that they seldom
+/// want to write the same record at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// This scheduler.
+    Ours,
+    /// Nobody yet.
+    #[default]
+    Nobodys,
+    /// Another one: taken last.
+    Others,
+}
+
 /// The table.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
@@ -93,6 +106,7 @@ pub struct Inventory {
     room: [Vec<u32>; DIMS],
     rack_room: Vec<Sums>,
     rack_version: Vec<u32>,
+    whose: Option<Vec<Whose>>,
     /// One over the mean of what a rack can sell, by dimension: makes dimensions comparable.
     pub scale: [f32; DIMS],
 }
@@ -154,6 +168,14 @@ impl Inventory {
     /// What can be sold of a host.
     pub fn sold(&self, host: usize) -> Amounts {
         Amounts(std::array::from_fn(|d| self.sold[d][host]))
+    }
+    /// Who booked in a rack last; the same of all racks while there is one scheduler.
+    pub fn whose(&self, rack: u32) -> Whose {
+        self.whose.as_ref().map_or(Whose::Ours, |w| w[rack as usize])
+    }
+    /// Sets who booked in each rack last; `None` while there is one scheduler.
+    pub fn set_whose(&mut self, whose: Option<Vec<Whose>>) {
+        self.whose = whose;
     }
     /// What is free in a rack.
     pub fn rack_room(&self, rack: u32) -> &Sums {

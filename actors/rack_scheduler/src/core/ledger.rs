@@ -11,8 +11,11 @@
 //! whose end has passed is settled by whoever meets it: if the placement's record names the change it becomes firm; if not, the
 //! record is first written anew (or, for a first change, made as `void`), so that a late scheduler's decision must fail, and only
 //! then is the booking dropped. So nothing rests on clocks: they only say when it is worth a look.
+//!
+//! A first change that touches one rack and nothing else needs none of that: the write that books it is the decision, and the
+//! rack's record keeps the placement's ([`Resident`]) until somebody changes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use wire::rack_scheduler::{HostState, Inside, PlacementState, RackAsk, Unplaced};
@@ -21,12 +24,18 @@ use super::amounts::{Amounts, Sums, add, less, sums_fit};
 use super::inventory::{HostSeed, RackSeed};
 use crate::{Kind, RackError, Result};
 
+mod rack_change;
+mod resident;
 mod tenant;
 
+pub use rack_change::{Applied, RackChange};
+pub use resident::{RESIDENT_BYTES_MAX, RESIDENTS_BYTES_MAX, Resident};
 pub use tenant::{Share, TenantRecord};
 
-/// Version of these records.
+/// Version of placements' and tenants' records.
 pub const VERSION: u32 = 1;
+/// Version of racks' records: since 2 they may keep placements, which an older windlass would lose.
+pub const RACK_VERSION: u32 = 2;
 /// Changes that one placement may see.
 pub const CHANGES_MAX: usize = 2_000;
 
@@ -111,6 +120,12 @@ pub struct RackRecord {
     /// What is booked.
     #[serde(default)]
     pub bookings: Vec<Booking>,
+    /// Placements that were decided here and have no key of their own yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residents: Vec<Resident>,
+    /// The scheduler that booked last: others look elsewhere first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl RackRecord {
@@ -140,6 +155,22 @@ impl RackRecord {
             zone: self.zone.clone(),
             hosts: self.hosts.iter().map(host).collect(),
         }
+    }
+    /// What is free of each host; `held` counts as taken, as far as it isn't booked here.
+    pub fn rooms(&self, held: &[Booking]) -> Vec<Amounts> {
+        let mut booked = self.booked();
+        if !held.is_empty() {
+            let here: HashSet<&str> = self.bookings.iter().map(|b| b.change.as_str()).collect();
+            let more = held.iter().filter(|b| !here.contains(b.change.as_str()));
+            for taken in more.flat_map(|b| &b.taken) {
+                add(
+                    booked.entry(&taken.host).or_default(),
+                    &taken.needs.times(taken.vms.len() as u32),
+                );
+            }
+        }
+        let hosts = self.hosts.iter();
+        hosts.map(|h| room(h, booked.get(h.id.as_str()))).collect()
     }
     /// The host has room for all of it, and takes new VMs: the guard at every write. Booking the same change again changes
     /// nothing.
@@ -328,7 +359,7 @@ pub struct PlacementRecord {
     /// Its id.
     pub id: String,
     /// Never committed: made so that a late decision fails.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub void: bool,
     /// How it is.
     pub state: PlacementState,
@@ -347,16 +378,16 @@ pub struct PlacementRecord {
     /// Groups.
     pub groups: Vec<GroupRecord>,
     /// What has no place.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unplaced: Vec<Unplaced>,
     /// Preferences that gave way.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gave_way: Vec<String>,
     /// What has to be given back yet.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Leaving>,
     /// Hosts that have to hear of VMs yet.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<String>,
 }
 

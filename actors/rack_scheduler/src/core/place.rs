@@ -10,7 +10,8 @@
 //!
 //! Among racks that will do, the one with the least left over is taken, and a lopsided rest counts against it: whole empty
 //! racks stay for those who need one. Equal ones are told apart by the request's seed, so the same request on the same
-//! inventory gets the same answer.
+//! inventory gets the same answer. Where several schedulers book, racks that this one booked in last go before those that nobody
+//! did, and those before the others'.
 
 mod matching;
 mod most;
@@ -234,7 +235,9 @@ impl<'a> Solver<'a> {
             least = least.min(left);
         }
         let score = sum + (most - least.min(most));
-        (u64::from(score.to_bits()) << 32) | u64::from(mixed(self.ask.seed, rack))
+        // the sign's bit is free, and one of the least: room to put whose the rack is before all else
+        let whose = (self.inventory.whose(rack) as u64) << 62;
+        whose | (u64::from(score.to_bits() >> 1) << 32) | u64::from(mixed(self.ask.seed, rack))
     }
 
     fn may(&self, unit: usize, rack: u32) -> bool {

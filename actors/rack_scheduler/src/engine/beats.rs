@@ -7,7 +7,7 @@ use super::Scheduler;
 use super::commit::encoded;
 use super::view::key;
 use crate::core::beats;
-use crate::core::ledger::{RackRecord, VERSION};
+use crate::core::ledger::{RACK_VERSION, RackChange, RackRecord};
 use crate::{Kind, RackError, Result};
 
 /// How long the concern `hosts` may take to answer, in milliseconds.
@@ -59,7 +59,7 @@ impl Scheduler {
     async fn take_rack(&self, id: &str, beats: &RackRecord) -> Result<bool> {
         if self.view().rack(id).is_none() && !beats.hosts.is_empty() {
             let record = RackRecord {
-                version: VERSION,
+                version: RACK_VERSION,
                 ..beats.clone()
             };
             match self.state.create(&key("racks", id)?, encoded(&record)?).await {
@@ -81,7 +81,6 @@ impl Scheduler {
         if same {
             return Ok(false);
         }
-        self.change_rack(id, |record| Ok(beats::merge(record, beats))).await?;
-        Ok(true)
+        Ok(self.change_rack(id, RackChange::Beats(beats.clone())).await?.changed)
     }
 }

@@ -2,6 +2,7 @@
 
 use wire::rack_scheduler::{Placement, PlacementState, RackGrow, RackReleased, RackShrink, Released};
 
+use super::held::Held;
 use super::place::no_place;
 use super::view::key;
 use super::{Counts, Scheduler, commit};
@@ -12,31 +13,37 @@ use crate::core::shortfall;
 use crate::{Kind, RackError, Result};
 
 impl Scheduler {
-    /// A standing placement by its id or a unique beginning.
+    /// A standing placement, to be changed, by its id or a unique beginning.
     ///
     /// # Errors
     /// `NotFound` for none; `Invalid` for a beginning of several.
     pub async fn standing(&self, id: &str) -> Result<(u64, PlacementRecord)> {
-        let absent = || {
-            let shown: String = id.chars().take(64).collect();
-            RackError::new(
-                Kind::NotFound,
-                format!("there is no placement {shown}; nothing was changed"),
-            )
-            .hint("windlass rack ls")
-        };
         crate::core::name::check_name("placement", id)?;
-        if let Some((revision, record)) = self.placement(id).await? {
-            return if record.void {
-                Err(absent())
-            } else {
-                Ok((revision, record))
-            };
+        let found = match self.placement(id).await? {
+            Some(found) => Some(found),
+            None => self.placement(&self.begins_with(id).await?.id).await?,
+        };
+        found.filter(|(_, r)| !r.void).ok_or_else(|| Self::absent(id))
+    }
+
+    /// A standing placement, to be looked at, by its id or a unique beginning.
+    ///
+    /// # Errors
+    /// `NotFound` for none; `Invalid` for a beginning of several.
+    pub(super) async fn seen(&self, id: &str) -> Result<PlacementRecord> {
+        crate::core::name::check_name("placement", id)?;
+        match self.known(id).await? {
+            Some(record) if record.void => Err(Self::absent(id)),
+            Some(record) => Ok(record),
+            None => self.begins_with(id).await,
         }
+    }
+
+    async fn begins_with(&self, id: &str) -> Result<PlacementRecord> {
         let mut found = self.placements().await?;
-        found.retain(|(_, record)| record.id.starts_with(id) && !record.void);
+        found.retain(|record| record.id.starts_with(id) && !record.void);
         match found.len() {
-            0 => Err(absent()),
+            0 => Err(Self::absent(id)),
             1 => Ok(found.remove(0)),
             n => Err(RackError::new(
                 Kind::Invalid,
@@ -79,7 +86,7 @@ impl Scheduler {
             }
             Self::must_stand(&record)?;
             self.refresh().await?;
-            let takes = self.grown(&mut record, request)?;
+            let (takes, _held) = self.grown(&mut record, request, &change)?;
             change::committed(&mut record, &change, self.clock.now_ms());
             self.note_untold(&mut record, &takes);
             match self.commit(&record, takes, &change, Some(revision)).await {
@@ -114,7 +121,7 @@ impl Scheduler {
         }
     }
 
-    fn grown(&self, record: &mut PlacementRecord, request: &RackGrow) -> Result<Takes> {
+    fn grown(&self, record: &mut PlacementRecord, request: &RackGrow, change: &str) -> Result<(Takes, Held)> {
         let counts = change::dealt(record, &request.vms, &request.groups)?;
         let mut view = self.view();
         let (table, fits) = view.table();
@@ -131,7 +138,9 @@ impl Scheduler {
                 racks: 0,
             }));
         }
-        Ok(change::added(record, table, &plan))
+        let takes = change::added(record, table, &plan);
+        let held = self.hold(&mut view, &record.id, change, &takes);
+        Ok((takes, held))
     }
 
     /// Takes VMs out.

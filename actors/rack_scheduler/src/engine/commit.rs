@@ -5,14 +5,12 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::view::{key, read};
+use super::writing::RECORD_ATTEMPTS_MAX;
 use super::{Counts, Scheduler};
 use crate::core::amounts::{DIM_WORDS, Sums};
 use crate::core::change::Takes;
-use crate::core::ledger::{Booking, PlacementRecord, RackRecord, Share, TenantRecord};
+use crate::core::ledger::{Booking, PlacementRecord, RackChange, Resident, Share, Taken, TenantRecord};
 use crate::{Kind, RackError, Result};
-
-/// How often one record is read again before its writer gives up.
-const RECORD_ATTEMPTS_MAX: usize = 64;
 
 /// What a change takes, before it is decided.
 #[derive(Debug, Clone)]
@@ -38,7 +36,7 @@ pub(super) fn encoded(value: &impl Serialize) -> Result<Bytes> {
     })
 }
 
-fn lost(error: &state::StateError) -> bool {
+pub(super) fn lost(error: &state::StateError) -> bool {
     matches!(error.kind, state::Kind::Conflict | state::Kind::NotFound)
 }
 
@@ -59,7 +57,12 @@ impl Scheduler {
                 until_ms: Some(until_ms),
                 taken: taken.clone(),
             };
-            async move { self.book(rack, booking).await }
+            let change = RackChange::Book {
+                booking,
+                resident: None,
+                by: self.host.to_string(),
+            };
+            async move { self.change_rack(rack, change).await }
         });
         let results = join_all(each).await;
         match results.into_iter().find_map(std::result::Result::err) {
@@ -71,58 +74,15 @@ impl Scheduler {
         }
     }
 
-    async fn book(&self, rack: &str, booking: Booking) -> Result<()> {
-        self.change_rack(rack, |record| record.book(rack, booking.clone()).map(|()| true))
-            .await
-    }
-
-    /// Changes a rack's record by compare-and-set, as often as it takes. `change` says whether there is anything to write.
-    pub(super) async fn change_rack(
-        &self,
-        rack: &str,
-        mut change: impl FnMut(&mut RackRecord) -> Result<bool>,
-    ) -> Result<()> {
-        let at = key("racks", rack)?;
-        let turn = self.turn(rack);
-        let _turn = turn.lock().await;
-        let mut known = self.view().rack(rack).cloned();
-        for attempt in 0..RECORD_ATTEMPTS_MAX {
-            let (revision, mut record) = match known.take() {
-                Some(known) => known,
-                None => self.read_rack(rack).await?,
-            };
-            let tidied = self.settle_overdue(&mut record).await?;
-            let outcome = change(&mut record);
-            // what an old record refuses, or has nothing of, may be otherwise in the present one
-            if attempt == 0 && !matches!(outcome, Ok(true)) {
-                known = Some(self.read_rack(rack).await?);
-                continue;
-            }
-            if !outcome? && !tidied {
-                return Ok(());
-            }
-            debug_assert!(record.version > 0);
-            match self.state.update(&at, encoded(&record)?, revision).await {
-                Ok(revision) => {
-                    self.view().apply(rack, revision, record);
-                    return Ok(());
-                }
-                Err(error) if lost(&error) => Counts::up(&self.counts.conflicts),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(RackError::new(
-            Kind::Busy,
-            format!("rack {rack} was changed by others again and again; nothing was changed"),
-        ))
-    }
-
     /// Gives up what was booked and not decided. What can't be given up now is dropped once its time has passed.
     pub async fn abandon(&self, reservation: &Reservation) {
         let (placement, change) = (&reservation.placement, &reservation.change);
         let each = reservation.takes.keys().map(|rack| async move {
-            let dropped = self.change_rack(rack, |record| Ok(record.drop_change(placement, change)));
-            if let Err(error) = dropped.await {
+            let dropped = RackChange::Drop {
+                placement: placement.clone(),
+                change: change.clone(),
+            };
+            if let Err(error) = self.change_rack(rack, dropped).await {
                 tracing::warn!(rack, %error, "a tentative booking stays until its time has passed");
             }
         });
@@ -138,15 +98,31 @@ impl Scheduler {
         }
     }
 
-    /// A placement's record and its revision.
+    /// Books and decides in one write of the one rack that a first placement touches.
     ///
     /// # Errors
-    /// When the state can't be read.
-    pub async fn placement(&self, id: &str) -> Result<Option<(u64, PlacementRecord)>> {
-        match self.state.get(&key("placements", id)?).await? {
-            None => Ok(None),
-            Some(entry) => Ok(Some((entry.revision, read(&entry)?))),
-        }
+    /// `Busy` when others were faster, or the rack keeps as many placements as it may: plan again.
+    pub(super) async fn decide_in_rack(
+        &self,
+        rack: &str,
+        taken: Vec<Taken>,
+        resident: Resident,
+        change: &str,
+    ) -> Result<()> {
+        let booking = Booking {
+            placement: resident.placement.clone(),
+            change: change.to_owned(),
+            until_ms: None,
+            taken,
+        };
+        let change = RackChange::Book {
+            booking,
+            resident: Some(resident),
+            by: self.host.to_string(),
+        };
+        self.change_rack(rack, change).await?;
+        Counts::up(&self.counts.committed);
+        Ok(())
     }
 
     /// The one write that decides. `None`: there was no record when the change began.
@@ -178,24 +154,10 @@ impl Scheduler {
         }
     }
 
-    /// Settles what is overdue in a rack's record: firm if its placement says so, else dropped, after a late decision was made
-    /// impossible. True when the record changed.
-    async fn settle_overdue(&self, record: &mut RackRecord) -> Result<bool> {
-        let mut changed = false;
-        for (placement, change) in record.overdue(self.clock.now_ms()) {
-            changed |= match self.is_committed(&placement, &change).await? {
-                true => record.settle(&placement, &change),
-                false => record.drop_change(&placement, &change),
-            };
-            Counts::up(&self.counts.settled_for_others);
-        }
-        Ok(changed)
-    }
-
     /// Whether a change was committed; if not, it never will be once this returns.
     pub(super) async fn is_committed(&self, placement: &str, change: &str) -> Result<bool> {
         for _ in 0..RECORD_ATTEMPTS_MAX {
-            let fenced = match self.placement(placement).await? {
+            let fenced = match self.kept(placement).await? {
                 Some((_, record)) if record.changes.iter().any(|c| c == change) => return Ok(true),
                 Some((revision, mut record)) => {
                     record.changed_at_ms = self.clock.now_ms();
@@ -257,8 +219,7 @@ impl Scheduler {
             for (placement, of_change) in record.overdue(self.clock.now_ms()) {
                 match self.is_committed(&placement, &of_change).await? {
                     true => {
-                        let sums = self.placement(&placement).await?;
-                        if let Some((_, p)) = sums {
+                        if let Some((_, p)) = self.kept(&placement).await? {
                             record.set(&placement, &p.changes, p.sums(), p.revision);
                         }
                     }
@@ -285,18 +246,18 @@ impl Scheduler {
     pub async fn finish(&self, id: &str) -> Result<u64> {
         let mut given = 0;
         for _ in 0..RECORD_ATTEMPTS_MAX {
-            let Some((revision, mut record)) = self.placement(id).await? else {
+            let Some((revision, mut record)) = self.kept(id).await? else {
                 return Ok(given);
             };
             for leaving in &record.leaving {
-                let mut here = 0;
-                let before = &record.changes[..leaving.after.min(record.changes.len())];
-                let back = self.change_rack(&leaving.rack, |rack| {
-                    here = rack.give_back(id, &leaving.host, &leaving.vms, before);
-                    Ok(here > 0)
-                });
-                match back.await {
-                    Ok(()) => given += here,
+                let back = RackChange::GiveBack {
+                    placement: id.to_owned(),
+                    host: leaving.host.clone(),
+                    vms: leaving.vms.clone(),
+                    changes: record.changes[..leaving.after.min(record.changes.len())].to_vec(),
+                };
+                match self.change_rack(&leaving.rack, back).await {
+                    Ok(applied) => given += applied.vms,
                     // the rack was taken out of the inventory, and its bookings with it
                     Err(error) if error.kind == Kind::NotFound => {}
                     Err(error) => return Err(error),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use wire::rack_scheduler::{EvacuateReport, HostState, Moved, RackEvacuate, Stuck};
 
+use super::held::Held;
 use super::{Counts, Scheduler};
 use crate::core::change::{self, Takes, vm_name};
 use crate::core::ledger::PlacementRecord;
@@ -13,6 +14,9 @@ use crate::{Kind, RackError, Result};
 
 /// VMs by group and class: what moves.
 type Waiting = BTreeMap<(u32, u32), Vec<u32>>;
+
+/// What a move takes, what became of it, and its hold on the room.
+type Move = (Takes, Outcome, Option<Held>);
 
 /// What has to leave, and what may not be used.
 #[derive(Debug, Clone)]
@@ -111,7 +115,7 @@ impl Scheduler {
             };
             self.refresh().await?;
             let change = self.fresh_id();
-            let (takes, outcome) = match self.moved(&mut record, leave)? {
+            let (takes, outcome, _held) = match self.moved(&mut record, leave, &change)? {
                 Some(found) => found,
                 None => return Ok(Outcome::default()),
             };
@@ -134,7 +138,7 @@ impl Scheduler {
     }
 
     /// Decides where one placement's VMs go; `None` when it has nothing there.
-    fn moved(&self, record: &mut PlacementRecord, leave: &Leave) -> Result<Option<(Takes, Outcome)>> {
+    fn moved(&self, record: &mut PlacementRecord, leave: &Leave, change: &str) -> Result<Option<Move>> {
         let touched: Vec<u32> = (0..record.groups.len() as u32)
             .filter(|g| {
                 record.groups[*g as usize]
@@ -205,7 +209,7 @@ impl Scheduler {
                 moved: vec![],
                 stuck: touched.iter().map(stuck).collect(),
             };
-            return Ok(Some((Takes::new(), outcome)));
+            return Ok(Some((Takes::new(), outcome, None)));
         }
         let takes = change::moved(record, table, &plan, &mut waiting);
         let moved = takes.values().flatten().flat_map(|taken| {
@@ -223,6 +227,7 @@ impl Scheduler {
             moved: moved.collect(),
             stuck: vec![],
         };
-        Ok(Some((takes, outcome)))
+        let held = self.hold(&mut view, &record.id, change, &takes);
+        Ok(Some((takes, outcome, Some(held))))
     }
 }

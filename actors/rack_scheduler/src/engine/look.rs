@@ -1,5 +1,7 @@
 //! `ls`, `show`, `explain`, `whatif`; and the sweep, which goes on with what others left.
 
+use std::collections::BTreeMap;
+
 use wire::rack_scheduler::{
     Divide, Explanation, Placement, PlacementState, RackAsk, RackExplain, RackList, RackListed, RackListing,
     RackWhatif, VmSpec, WhatifReport,
@@ -8,7 +10,7 @@ use wire::rack_scheduler::{
 use super::Scheduler;
 use super::view::{all, key, read};
 use crate::core::ask::Ask;
-use crate::core::ledger::PlacementRecord;
+use crate::core::ledger::{PlacementRecord, RackChange};
 use crate::core::place::place;
 use crate::core::{shortfall, whatif};
 use crate::{Kind, RackError, Result};
@@ -17,8 +19,8 @@ use crate::{Kind, RackError, Result};
 const LIST_MAX: usize = 1_000;
 
 impl Scheduler {
-    /// Every placement's record and revision, by id.
-    pub(super) async fn placements(&self) -> Result<Vec<(u64, PlacementRecord)>> {
+    /// The record and revision of every placement that has a key.
+    async fn kept_placements(&self) -> Result<Vec<(u64, PlacementRecord)>> {
         let entries = all(&*self.state, "rack_scheduler/placements").await?;
         let mut records = Vec::with_capacity(entries.len());
         for entry in &entries {
@@ -27,27 +29,37 @@ impl Scheduler {
         Ok(records)
     }
 
+    /// Every placement's record.
+    pub(super) async fn placements(&self) -> Result<Vec<PlacementRecord>> {
+        // residents first: one that moves out meanwhile is met under its key, which goes before
+        let residents = self.residents().await?;
+        let kept = self.kept_placements().await?;
+        let by_id = residents.into_iter().chain(kept.into_iter().map(|(_, record)| record));
+        let by_id: BTreeMap<String, PlacementRecord> = by_id.map(|r| (r.id.clone(), r)).collect();
+        Ok(by_id.into_values().collect())
+    }
+
     /// Placements, oldest first.
     ///
     /// # Errors
     /// When the state can't be read.
     pub async fn list(&self, request: &RackList) -> Result<RackListing> {
         let mut records = self.placements().await?;
-        records.retain(|(_, r)| {
+        records.retain(|r| {
             let tenant = request.tenant.is_none() || r.ask.tenant == request.tenant;
             !r.void && r.state != PlacementState::Released && tenant
         });
-        records.sort_by(|(_, a), (_, b)| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        records.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
         if let Some(after) = &request.after {
             let begin = records
                 .iter()
-                .position(|(_, r)| r.id == *after)
+                .position(|r| r.id == *after)
                 .map_or(records.len(), |n| n + 1);
             records.drain(..begin);
         }
         let more = records.len() > LIST_MAX;
         records.truncate(LIST_MAX);
-        let placements: Vec<RackListed> = records.iter().map(|(_, r)| listed(r)).collect();
+        let placements: Vec<RackListed> = records.iter().map(listed).collect();
         Ok(RackListing {
             more_after: placements.last().filter(|_| more).map(|p| p.id.clone()),
             placements,
@@ -59,7 +71,7 @@ impl Scheduler {
     /// # Errors
     /// `NotFound` for none; `Invalid` for a beginning of several.
     pub async fn show(&self, id: &str) -> Result<Placement> {
-        let (_, record) = self.standing(id).await?;
+        let record = self.seen(id).await?;
         Ok(self.shown(&record, false))
     }
 
@@ -92,7 +104,7 @@ impl Scheduler {
 
     /// A standing placement: where its groups are, and what the same request would meet elsewhere now.
     async fn explain_placed(&self, id: &str) -> Result<Explanation> {
-        let (_, record) = self.standing(id).await?;
+        let record = self.seen(id).await?;
         self.refresh().await?;
         let mut view = self.view();
         let (table, fits) = view.table();
@@ -141,7 +153,7 @@ impl Scheduler {
         self.refresh().await?;
         let now_ms = self.clock.now_ms();
         let mut moved_on = 0;
-        for (revision, record) in self.placements().await? {
+        for (revision, record) in self.kept_placements().await? {
             let old = record.changed_at_ms.saturating_add(self.settings.keep_ms) < now_ms;
             let gone = record.void || record.state == PlacementState::Released;
             let outcome = if gone && old {
@@ -165,12 +177,12 @@ impl Scheduler {
             late.map(|(id, _)| id.clone()).collect()
         };
         for rack in overdue {
-            match self.change_rack(&rack, |_| Ok(false)).await {
-                Ok(()) => moved_on += 1,
+            match self.change_rack(&rack, RackChange::Look).await {
+                Ok(_) => moved_on += 1,
                 Err(error) => tracing::warn!(rack, %error, "left for the next sweep"),
             }
         }
-        Ok(moved_on)
+        Ok(moved_on + self.spread_residents().await?)
     }
 }
 

@@ -3,11 +3,12 @@
 use wire::rack_scheduler::{Placement, PlanReport, RackAsk, RackPlaced};
 
 use super::commit::Reservation;
+use super::held::Held;
 use super::{Counts, Scheduler};
 use crate::core::ask::Ask;
 use crate::core::change::{self, Takes};
 use crate::core::inventory::Inventory;
-use crate::core::ledger::PlacementRecord;
+use crate::core::ledger::{PlacementRecord, RESIDENT_BYTES_MAX, Resident, Taken};
 use crate::core::place::{Plan, place};
 use crate::core::{check, shortfall};
 use crate::{Kind, RackError, Result};
@@ -17,7 +18,7 @@ const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// What a decision makes of the view.
 enum Decided {
-    Takes(Box<PlacementRecord>, Takes),
+    Takes(Box<PlacementRecord>, Takes, Held),
     Nowhere(Box<PlanReport>),
 }
 
@@ -51,21 +52,25 @@ impl Scheduler {
         let id = request_id.map_or_else(|| self.fresh_id(), Self::id_from);
         let mut known = match request_id {
             None => None,
-            Some(_) => self.placement(&id).await?,
+            Some(_) => self.kept(&id).await?,
         };
         for _ in 0..self.settings.attempts_max {
             if let Some((_, record)) = known.as_ref().filter(|(_, r)| !r.void) {
                 return self.again(record, request);
             }
             let change = self.fresh_id();
-            let (record, takes) = match self.decided(request, &id, &change).await? {
-                Decided::Takes(record, takes) => (*record, takes),
+            let (record, takes, _held) = match self.decided(request, &id, &change).await? {
+                Decided::Takes(record, takes, held) => (*record, takes, held),
                 Decided::Nowhere(report) => return Err(no_place(&report)),
             };
-            match self
-                .commit(&record, takes, &change, known.as_ref().map(|(r, _)| *r))
-                .await
-            {
+            let committed = match self.resident(request_id, &record, &takes)? {
+                Some((rack, taken, resident)) => self.decide_in_rack(rack, taken, resident, &change).await,
+                None => {
+                    let revision = known.as_ref().map(|(r, _)| *r);
+                    self.commit(&record, takes, &change, revision).await
+                }
+            };
+            match committed {
                 Ok(()) => {
                     let record = self.tell(record).await?;
                     self.placed(&record).await;
@@ -73,7 +78,9 @@ impl Scheduler {
                 }
                 Err(error) if error.kind == Kind::Busy => {
                     Counts::up(&self.counts.replanned);
-                    known = self.placement(&id).await?;
+                    if request_id.is_some() {
+                        known = self.kept(&id).await?;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -111,7 +118,29 @@ impl Scheduler {
             record.untold.sort();
             record.untold.dedup();
         }
-        Ok(Decided::Takes(Box::new(record), takes))
+        let held = self.hold(&mut view, id, change, &takes);
+        Ok(Decided::Takes(Box::new(record), takes, held))
+    }
+
+    /// What one rack alone can book and decide: a first placement without a request id, a quota or a host to be told, small
+    /// enough for the rack's record.
+    fn resident<'a>(
+        &self,
+        request_id: Option<&str>,
+        record: &PlacementRecord,
+        takes: &'a Takes,
+    ) -> Result<Option<(&'a str, Vec<Taken>, Resident)>> {
+        let Some((rack, taken)) = takes.first_key_value().filter(|_| takes.len() == 1) else {
+            return Ok(None);
+        };
+        if request_id.is_some() || record.ask.tenant.is_some() || !record.untold.is_empty() {
+            return Ok(None);
+        }
+        let resident = Resident::new(record)?;
+        let bytes = resident.record.len();
+        let kept = self.view().rack(rack).map_or(0, |(_, r)| r.residents_bytes());
+        let fine = bytes <= RESIDENT_BYTES_MAX && kept + bytes <= self.settings.residents_bytes_max;
+        Ok(fine.then(|| (rack.as_str(), taken.clone(), resident)))
     }
 
     /// Books tentatively, decides, and gives up what was booked when the decision fails.
@@ -130,7 +159,12 @@ impl Scheduler {
         };
         self.reserve(&reservation).await?;
         match self.decide(record, revision).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                for rack in reservation.takes.keys() {
+                    self.queue(rack).note_decided(&reservation.placement, change);
+                }
+                Ok(())
+            }
             Err(error) if error.kind == Kind::Busy => {
                 self.abandon(&reservation).await;
                 Err(error)

@@ -12,7 +12,7 @@ use super::commit::encoded;
 use super::view::{key, read};
 use crate::core::amounts::{Amounts, Sums, add, sums_to_wire};
 use crate::core::change::vm_name;
-use crate::core::ledger::{RackRecord, TenantRecord, VERSION};
+use crate::core::ledger::{RACK_VERSION, RackChange, RackRecord, TenantRecord, VERSION};
 use crate::core::name::check_name;
 use crate::core::topology;
 use crate::{Kind, RackError, Result};
@@ -54,7 +54,7 @@ impl Scheduler {
 
     async fn load_rack(&self, id: &str, fresh: RackRecord, replace: bool) -> Result<()> {
         let record = RackRecord {
-            version: VERSION,
+            version: RACK_VERSION,
             ..fresh
         };
         match self.state.create(&key("racks", id)?, encoded(&record)?).await {
@@ -65,36 +65,8 @@ impl Scheduler {
             Err(error) if error.kind == state::Kind::Conflict => {}
             Err(error) => return Err(error.into()),
         }
-        self.change_rack(id, |old| {
-            let mut merged = RackRecord {
-                bookings: std::mem::take(&mut old.bookings),
-                ..record.clone()
-            };
-            let mut kept: Vec<_> = old
-                .hosts
-                .iter()
-                .filter(|h| record.hosts.iter().all(|n| n.id != h.id))
-                .collect();
-            if replace {
-                let booked = merged.booked();
-                if let Some(host) = kept.iter().find(|h| booked.contains_key(h.id.as_str())) {
-                    return Err(RackError::new(
-                        Kind::Conflict,
-                        format!(
-                            "host {} of rack {id} has VMs and is not in the new inventory; the rack was left as it is",
-                            host.id
-                        ),
-                    )
-                    .hint(format!("windlass rack evacuate --host {}", host.id)));
-                }
-                kept.clear();
-            }
-            merged.hosts.extend(kept.into_iter().cloned());
-            merged.hosts.sort_by(|a, b| a.id.cmp(&b.id));
-            *old = merged;
-            Ok(true)
-        })
-        .await
+        let change = RackChange::Load { fresh: record, replace };
+        self.change_rack(id, change).await.map(|_| ())
     }
 
     pub(super) fn known_rack_of(&self, host: &str) -> Result<String> {
@@ -109,15 +81,11 @@ impl Scheduler {
     }
 
     pub(super) async fn set_states(&self, rack: &str, hosts: &[String], state: HostState) -> Result<()> {
-        self.change_rack(rack, |record| {
-            let mut changed = false;
-            for host in record.hosts.iter_mut().filter(|h| hosts.contains(&h.id)) {
-                changed |= host.state != state;
-                host.state = state;
-            }
-            Ok(changed)
-        })
-        .await
+        let change = RackChange::Mark {
+            hosts: hosts.to_vec(),
+            state,
+        };
+        self.change_rack(rack, change).await.map(|_| ())
     }
 
     /// Sets a host's state.
@@ -210,7 +178,7 @@ impl Scheduler {
 
     async fn host_rows(&self, record: &RackRecord, all: bool) -> Result<Vec<HostRow>> {
         let booked = record.booked();
-        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut names = resident_names(record)?;
         let mut rows = Vec::with_capacity(record.hosts.len());
         for host in &record.hosts {
             let mut vms: BTreeMap<String, u64> = BTreeMap::new();
@@ -245,8 +213,8 @@ impl Scheduler {
         group: u32,
     ) -> Result<String> {
         if !names.contains_key(placement) {
-            let record = self.placement(placement).await?;
-            let groups = record.map(|(_, r)| r.groups.iter().map(|g| g.name.clone()).collect());
+            let record = self.known(placement).await?;
+            let groups = record.map(|r| r.groups.iter().map(|g| g.name.clone()).collect());
             names.insert(placement.to_owned(), groups.unwrap_or_default());
         }
         let known = names
@@ -297,7 +265,7 @@ impl Scheduler {
             quota,
             shares: vec![],
         };
-        for (_, placement) in self.placements().await? {
+        for placement in self.placements().await? {
             if placement.ask.tenant.as_deref() == Some(tenant) {
                 record.set(&placement.id, &placement.changes, placement.sums(), placement.revision);
             }
@@ -325,7 +293,7 @@ impl Scheduler {
             .put(&key("reports", &request.host)?, encoded(request)?)
             .await?;
         let (_, record) = self.read_rack(&rack).await?;
-        let drift = self.drift(request, &record, &mut BTreeMap::new()).await?;
+        let drift = self.drift(request, &record, &mut resident_names(&record)?).await?;
         Ok(ReportReply { drift })
     }
 
@@ -370,4 +338,14 @@ impl Scheduler {
         }
         Ok(drift)
     }
+}
+
+/// The groups' names of placements that the rack's own record keeps.
+fn resident_names(record: &RackRecord) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut names = BTreeMap::new();
+    for resident in &record.residents {
+        let groups = resident.read()?.groups;
+        names.insert(resident.placement.clone(), groups.into_iter().map(|g| g.name).collect());
+    }
+    Ok(names)
 }

@@ -7,8 +7,8 @@ use futures::{FutureExt, StreamExt};
 use state::{Change, Entry, Key, LIST_ENTRIES_MAX, Prefix, State, Watch};
 
 use super::Scheduler;
-use crate::core::inventory::{Fits, Inventory};
-use crate::core::ledger::{RackRecord, VERSION};
+use crate::core::inventory::{Fits, Inventory, Whose};
+use crate::core::ledger::{Booking, RACK_VERSION, RackRecord, Taken};
 use crate::{Kind, RackError, Result};
 
 /// Where rack records stand.
@@ -22,6 +22,13 @@ pub struct View {
     hosts: HashMap<String, usize>,
     /// How many VMs of each kind fit where.
     pub fits: Fits,
+    /// What is planned with and not booked yet, by rack.
+    held: HashMap<String, Vec<Booking>>,
+    /// This scheduler, as racks' records name it.
+    me: String,
+    /// Racks in which another scheduler booked last.
+    others: usize,
+    whose_changed: bool,
     stale: bool,
     loaded: bool,
     watch: Option<Watch>,
@@ -38,6 +45,20 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
+    /// A view of nothing yet, of the scheduler that records name `me`.
+    pub(super) fn of(me: &str) -> Self {
+        Self {
+            me: me.to_owned(),
+            ..Self::default()
+        }
+    }
+    fn whose(&self, record: &RackRecord) -> Whose {
+        match &record.by {
+            None => Whose::Nobodys,
+            Some(by) if *by == self.me => Whose::Ours,
+            Some(_) => Whose::Others,
+        }
+    }
     /// The table and what fits, brought up to the records.
     pub fn table(&mut self) -> (&mut Inventory, &mut Fits) {
         if self.stale {
@@ -45,6 +66,14 @@ impl View {
             self.fits.clear();
             self.table = Inventory::new(self.racks.iter().map(|(id, (_, record))| record.seed(id)));
             self.hosts = self.table.hosts.iter().cloned().zip(0..).collect();
+            let held: Vec<String> = self.held.keys().cloned().collect();
+            held.iter().for_each(|rack| self.set_rooms(rack));
+            self.whose_changed = true;
+        }
+        if std::mem::take(&mut self.whose_changed) {
+            let whose = || self.racks.values().map(|(_, r)| self.whose(r)).collect();
+            let whose = (self.others > 0).then(whose);
+            self.table.set_whose(whose);
         }
         (&mut self.table, &mut self.fits)
     }
@@ -67,6 +96,10 @@ impl View {
         self.table();
         self.hosts.get(id).copied()
     }
+    /// That record of a rack, or a newer one, is known.
+    fn knows(&self, id: &str, revision: u64) -> bool {
+        self.racks.get(id).is_some_and(|(known, _)| *known >= revision)
+    }
     /// Takes in a record, unless a newer one is known.
     pub fn apply(&mut self, id: &str, revision: u64, record: RackRecord) {
         self.newest = self.newest.max(revision);
@@ -75,28 +108,70 @@ impl View {
                 return;
             }
             let same_hosts = before.hosts == record.hosts && before.row == record.row && before.zone == record.zone;
-            if same_hosts && !self.stale {
-                let booked = record.seed(id);
-                if let Some(rack) = self.table.rack(id) {
-                    let hosts = self.table.racks[rack as usize].hosts.clone();
-                    for (number, host) in hosts.zip(booked.hosts) {
-                        if self.table.room(number) != host.room {
-                            self.table.set_room(number, &host.room);
-                        }
-                    }
-                }
-            } else {
-                self.stale = true;
-            }
+            let whose = self.whose(before);
+            self.stale |= !same_hosts;
+            self.others -= usize::from(whose == Whose::Others);
+            self.whose_changed |= whose != self.whose(&record);
         } else {
             self.stale = true;
         }
+        self.others += usize::from(self.whose(&record) == Whose::Others);
         self.racks.insert(id.to_owned(), (revision, record));
+        if !self.stale {
+            self.set_rooms(id);
+        }
+    }
+    /// Holds what a plan takes in a rack.
+    pub(super) fn hold(&mut self, rack: &str, placement: &str, change: &str, taken: &[Taken]) {
+        let booking = Booking {
+            placement: placement.to_owned(),
+            change: change.to_owned(),
+            until_ms: None,
+            taken: taken.to_vec(),
+        };
+        self.held.entry(rack.to_owned()).or_default().push(booking);
+        for taken in taken.iter().filter(|_| !self.stale) {
+            if let Some(host) = self.hosts.get(&taken.host) {
+                let mut room = self.table.room(*host);
+                room.take(&taken.needs, taken.vms.len() as u32);
+                self.table.set_room(*host, &room);
+            }
+        }
+    }
+    /// Ends a change's hold.
+    pub(super) fn let_go(&mut self, rack: &str, change: &str) {
+        let Some(held) = self.held.get_mut(rack) else { return };
+        held.retain(|b| b.change != change);
+        if held.is_empty() {
+            self.held.remove(rack);
+        }
+        if !self.stale {
+            self.set_rooms(rack);
+        }
+    }
+    /// Brings the table's room of a rack's hosts up to its record and what is held.
+    fn set_rooms(&mut self, rack: &str) {
+        let (Some(number), Some((_, record))) = (self.table.rack(rack), self.racks.get(rack)) else {
+            return;
+        };
+        let held = self.held.get(rack).map_or(&[][..], Vec::as_slice);
+        let rooms = record.rooms(held);
+        let hosts = self.table.racks[number as usize].hosts.clone();
+        for (host, room) in hosts.zip(rooms) {
+            if self.table.room(host) != room {
+                self.table.set_room(host, &room);
+            }
+        }
     }
     /// Forgets a rack that has gone.
     pub fn forget(&mut self, id: &str, revision: u64) {
         if self.racks.get(id).is_some_and(|(known, _)| *known < revision) {
-            self.racks.remove(id);
+            self.remove(id);
+        }
+    }
+    fn remove(&mut self, id: &str) {
+        if let Some((_, record)) = self.racks.remove(id) {
+            self.others -= usize::from(self.whose(&record) == Whose::Others);
             self.stale = true;
         }
     }
@@ -120,11 +195,11 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
 /// Reads a rack's record of a version that this windlass knows.
 pub(super) fn read_rack(entry: &Entry) -> Result<RackRecord> {
     let record: RackRecord = read(entry)?;
-    if record.version > VERSION {
+    if record.version > RACK_VERSION {
         return Err(RackError::new(
             Kind::Corrupt,
             format!(
-                "record {} has version {}; this windlass knows {VERSION}; nothing was changed",
+                "record {} has version {}; this windlass knows {RACK_VERSION}; nothing was changed",
                 entry.key, record.version
             ),
         )
@@ -170,6 +245,8 @@ impl Scheduler {
         let alive = loop {
             match watch.next().now_or_never() {
                 None => break true,
+                // what this scheduler wrote comes back: nothing new
+                Some(Some(Ok(Change::Put(entry)))) if guard.knows(rack_id(&entry.key), entry.revision) => {}
                 Some(Some(Ok(Change::Put(entry)))) => match read_rack(&entry) {
                     Ok(record) => guard.apply(rack_id(&entry.key), entry.revision, record),
                     Err(error) => tracing::warn!(%error, "a rack is left out"),
@@ -189,7 +266,8 @@ impl Scheduler {
         Ok(())
     }
 
-    async fn read_all(&self) -> Result<()> {
+    /// Reads every rack's record.
+    pub(super) async fn read_all(&self) -> Result<()> {
         let entries = all(&*self.state, RACKS).await?;
         let mut newest = 0;
         {
@@ -202,8 +280,7 @@ impl Scheduler {
                 .cloned()
                 .collect();
             for id in gone {
-                view.racks.remove(&id);
-                view.stale = true;
+                view.remove(&id);
             }
             for entry in &entries {
                 match read_rack(entry) {
@@ -227,9 +304,7 @@ impl Scheduler {
     /// `NotFound` when it has gone; when the state can't be read.
     pub async fn read_rack(&self, id: &str) -> Result<(u64, RackRecord)> {
         let Some(entry) = self.state.get(&key("racks", id)?).await? else {
-            let mut view = self.view();
-            view.racks.remove(id);
-            view.stale = true;
+            self.view().remove(id);
             return Err(RackError::new(
                 Kind::NotFound,
                 format!("rack {id} is not in the inventory; nothing was changed"),

@@ -1,6 +1,6 @@
-//! Five schedulers on one inventory, by seed: which of them takes the next step is rolled, and any of them may die between any
-//! two steps. After every write no host is oversold; at the end, when the sweep went over what the dead left, booked is exactly
-//! what is committed.
+//! Five schedulers on one inventory, each with several requests under way, by seed: which request takes the next step is rolled,
+//! and any scheduler may die between any two steps, with all of its requests. After every write no host is oversold; at the end,
+//! when the sweep went over what the dead left, booked is exactly what is committed, and everything that was acknowledged stands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -25,6 +25,8 @@ use crate::port::Silent;
 use crate::scenario::Dice;
 
 const SCHEDULERS: usize = 5;
+/// Requests of one scheduler that are under way at once.
+const AT_ONCE: usize = 3;
 const RACKS: u64 = 8;
 /// Steps of simulated time, in milliseconds.
 const STEP_MS: u64 = 7;
@@ -38,6 +40,10 @@ struct World {
     schedulers: Vec<Scheduler>,
     tasks: Vec<Option<Task>>,
     known: Vec<String>,
+    /// Placements whose caller heard that they stand.
+    acknowledged: BTreeSet<String>,
+    /// Placements that somebody began to release.
+    let_go: BTreeSet<String>,
     begun: u64,
     died: u64,
     writes_checked: u64,
@@ -49,28 +55,32 @@ impl World {
         let clock = Arc::new(ManualClock::new(1_000_000, seed));
         let mut world = Self {
             schedulers: vec![],
-            tasks: (0..SCHEDULERS).map(|_| None).collect(),
+            tasks: (0..SCHEDULERS * AT_ONCE).map(|_| None).collect(),
             state,
             clock,
             dice: Dice::new(seed),
             known: vec![],
+            acknowledged: BTreeSet::new(),
+            let_go: BTreeSet::new(),
             begun: 0,
             died: 0,
             writes_checked: 0,
         };
-        world.schedulers = (0..SCHEDULERS).map(|_| world.scheduler()).collect();
+        world.schedulers = (0..SCHEDULERS).map(|n| world.scheduler(n)).collect();
         world
     }
 
-    fn scheduler(&self) -> Scheduler {
+    fn scheduler(&self, n: usize) -> Scheduler {
         Scheduler::new(
-            HostId::new("h1").unwrap(),
+            HostId::new(&format!("h{n}")).unwrap(),
             self.state.clone(),
             Arc::new(bus::InProcess::new()),
             self.clock.clone(),
             Arc::new(Silent),
             Settings {
                 tentative_ms: 400,
+                // small, so that racks keep all they may, and sweeps have something to move out
+                residents_bytes_max: 4 << 10,
                 ..Settings::default()
             },
         )
@@ -89,13 +99,17 @@ impl World {
         // some request ids come twice, from another scheduler too
         let request_id = format!("q{}", self.dice.between(0, 40 + self.begun));
         let with_id = self.dice.percent(50);
+        let groups = self.dice.between(1, 2);
+        if let (70..=91, Some(id)) = (roll, &id) {
+            self.let_go.insert(id.clone());
+        }
         Box::pin(async move {
             match (roll, id) {
                 (0..=44, _) | (_, None) => {
                     let request = RackAsk {
                         tenant: (roll % 3 == 0).then(|| "ads".to_owned()),
                         seed: 1,
-                        ..ask(count.max(2), 2)
+                        ..ask(count.max(2), groups)
                     };
                     let request_id = with_id.then_some(request_id.as_str());
                     scheduler.place(&request, request_id).await.ok().map(|p| p.id)
@@ -154,22 +168,25 @@ impl World {
 
     fn step(&mut self, deaths_percent: u64) {
         self.clock.advance(STEP_MS);
-        let n = self.dice.between(0, SCHEDULERS as u64 - 1) as usize;
-        if self.tasks[n].is_none() {
-            self.tasks[n] = Some(self.request(n));
+        let slot = self.dice.between(0, (SCHEDULERS * AT_ONCE) as u64 - 1) as usize;
+        let n = slot / AT_ONCE;
+        if self.tasks[slot].is_none() {
+            self.tasks[slot] = Some(self.request(n));
         }
         if self.dice.percent(deaths_percent) {
             // dies here, between two steps; its successor knows nothing
-            self.tasks[n] = None;
-            self.schedulers[n] = self.scheduler();
+            let all = n * AT_ONCE..(n + 1) * AT_ONCE;
+            self.tasks[all].iter_mut().for_each(|task| *task = None);
+            self.schedulers[n] = self.scheduler(n);
             self.died += 1;
             return;
         }
         let waker = noop_waker();
-        let task = self.tasks[n].as_mut().expect("there is one");
+        let task = self.tasks[slot].as_mut().expect("there is one");
         if let Poll::Ready(id) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
+            self.acknowledged.extend(id.clone());
             self.known.extend(id);
-            self.tasks[n] = None;
+            self.tasks[slot] = None;
             if self.known.len() > 60 {
                 self.known.remove(0);
             }
@@ -188,7 +205,7 @@ impl World {
     }
 
     fn racks(&self) -> BTreeMap<String, RackRecord> {
-        self.alone(crate::tests::standing::records(&self.scheduler()))
+        self.alone(crate::tests::standing::records(&self.scheduler(0)))
     }
 
     fn check_no_host_is_oversold(&mut self) {
@@ -232,7 +249,7 @@ fn committed(records: &[PlacementRecord]) -> BTreeSet<(String, String, u32, u32)
 
 fn run(seed: u64, requests: u64) {
     let mut world = World::new(seed);
-    let first = world.scheduler();
+    let first = world.scheduler(0);
     world.alone(async {
         let inventory = fleet(RACKS, 3);
         first
@@ -266,7 +283,7 @@ fn run(seed: u64, requests: u64) {
     // everyone dies; those who come after find out what was decided
     world.tasks.iter_mut().for_each(|t| *t = None);
     world.clock.advance(10_000);
-    let last = world.scheduler();
+    let last = world.scheduler(0);
     let (racks, records, tenant) = world.alone(async {
         for _ in 0..4 {
             last.sweep().await.unwrap();
@@ -275,7 +292,7 @@ fn run(seed: u64, requests: u64) {
         let mut records = vec![];
         let listing = last.list(&RackList::default()).await.unwrap();
         for listed in &listing.placements {
-            records.push(last.placement(&listed.id).await.unwrap().unwrap().1);
+            records.push(last.known(&listed.id).await.unwrap().unwrap());
         }
         let quota = RackQuota {
             tenant: "ads".into(),
@@ -295,6 +312,11 @@ fn run(seed: u64, requests: u64) {
         "{context}"
     );
     assert_eq!(booked(&racks), committed(&records), "{context}");
+    let stand: BTreeSet<&String> = records.iter().map(|r| &r.id).collect();
+    let lost = |id: &&String| !world.let_go.contains(*id) && !stand.contains(*id);
+    let lost: Vec<&String> = world.acknowledged.iter().filter(lost).collect();
+    assert!(lost.is_empty(), "{context}: acknowledged, and gone: {lost:?}");
+    let residents: usize = racks.values().map(|r| r.residents.len()).sum();
     let mut of_ads = TenantRecord::default();
     for record in records.iter().filter(|r| r.ask.tenant.is_some()) {
         of_ads.set(&record.id, &record.changes, record.sums(), record.revision);
@@ -312,7 +334,11 @@ fn run(seed: u64, requests: u64) {
                 .all(|r| r.bookings.is_empty())
         );
     });
-    eprintln!("{context}; {} placements stood", records.len());
+    eprintln!(
+        "{context}; {} acknowledged, {} placements stood, {residents} of them with their rack",
+        world.acknowledged.len(),
+        records.len()
+    );
 }
 
 #[test]

@@ -26,10 +26,14 @@ struct Turn(bool);
 
 impl Future for Turn {
     type Output = ();
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         match std::mem::replace(&mut self.0, true) {
             true => Poll::Ready(()),
-            false => Poll::Pending,
+            false => {
+                // several calls may be under way in one future, which polls those that were woken
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 }

@@ -1,0 +1,288 @@
+//! Committed single-rack requests a second through the lattice: three schedulers, each with a connection and a runtime's tasks
+//! of its own, on one NATS server that syncs every write (or on a cluster of three), beside what the same server takes of bare
+//! compare-and-sets.
+//!
+//! `cargo bench -p windlass-rack_scheduler --bench rack_lattice`; `WINDLASS_RACK_LATTICE_SERVERS=3` takes a cluster,
+//! `WINDLASS_RACK_LATTICE_REQUESTS` says how many requests, `WINDLASS_RACK_LATTICE_AT_ONCE` how many of each scheduler are under way.
+
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use integration::nats::{Cluster, Server};
+use integration::scratch::Scratch;
+use runtime::{Clock, SystemClock};
+use state::{Key, State};
+use wire::HostId;
+use wire::rack_scheduler::{HostArg, HostState, InventoryArg, Placement, RackAsk, RackLoad, Resources, VmSpec};
+
+use windlass_rack_scheduler::Result;
+use windlass_rack_scheduler::engine::{Scheduler, Settings};
+use windlass_rack_scheduler::port::Silent;
+
+const SCHEDULERS: usize = 3;
+const RACKS: u64 = 500;
+const HOSTS: u64 = 20;
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+fn number(name: &str, default: u64) -> u64 {
+    let name = format!("WINDLASS_RACK_LATTICE_{name}");
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+async fn lattice_state(url: &str, clock: &Arc<dyn Clock>) -> Arc<dyn State> {
+    let settings = nats::Settings {
+        servers: url.split(',').map(str::to_owned).collect(),
+        ..nats::Settings::default()
+    };
+    let lattice = nats::Lattice::connect(settings, PATIENCE).await.expect("a connection");
+    let state = nats::NatsState::open(&lattice, runtime::state_clock(clock)).await;
+    Arc::new(state.expect("a state"))
+}
+
+async fn scheduler(url: &str, n: usize) -> Scheduler {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    Scheduler::new(
+        HostId::new(&format!("h{n}")).expect("a token"),
+        lattice_state(url, &clock).await,
+        Arc::new(bus::InProcess::new()),
+        clock,
+        Arc::new(Silent),
+        Settings::default(),
+    )
+}
+
+fn inventory() -> InventoryArg {
+    let hosts = (0..RACKS * HOSTS).map(|n| HostArg {
+        id: format!("r{}-h{}", n / HOSTS, n % HOSTS),
+        rack: format!("r{}", n / HOSTS),
+        capacity: Resources {
+            vcpus: 64,
+            memory_mib: 262_144,
+            ..Resources::default()
+        },
+        labels: BTreeMap::new(),
+        state: HostState::Up,
+    });
+    InventoryArg {
+        hosts: hosts.collect(),
+        ..InventoryArg::default()
+    }
+}
+
+/// So many a second of what `one` does with the number it is given, `at_once` under way.
+async fn rate<F: Future<Output = ()>>(count: u64, at_once: usize, one: impl Fn(u64) -> F) -> f64 {
+    let begun = Instant::now();
+    futures::stream::iter(0..count)
+        .map(one)
+        .buffer_unordered(at_once)
+        .collect::<Vec<()>>()
+        .await;
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// What the server takes: compare-and-sets of as many keys as are under way, and first writes of small keys.
+async fn ceiling(url: &str) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let state = lattice_state(url, &clock).await;
+    for at_once in [1usize, 3, 16, 64] {
+        for kib in [1usize, 32] {
+            let value = Bytes::from(vec![b'x'; kib << 10]);
+            let each = (if at_once < 16 { 200 } else { 60 }) * at_once.min(16) / at_once.min(4);
+            let begun = Instant::now();
+            let chains = (0..at_once).map(|n| {
+                let (state, value) = (state.clone(), value.clone());
+                async move {
+                    let at = Key::new(format!("bench/cas-{at_once}-{kib}-{n}")).expect("a key");
+                    let mut revision = state.put(&at, value.clone()).await.expect("a write");
+                    for _ in 0..each {
+                        revision = state
+                            .update(&at, value.clone(), revision)
+                            .await
+                            .expect("a compare-and-set");
+                    }
+                }
+            });
+            futures::future::join_all(chains).await;
+            let done = (each + 1) * at_once;
+            println!(
+                "ceiling: {:.0} compare-and-sets/s of {kib} KiB, {at_once} under way",
+                done as f64 / begun.elapsed().as_secs_f64()
+            );
+        }
+    }
+    let value = Bytes::from(vec![b'x'; 512]);
+    let creates = rate(3_000, 64, |n| {
+        let (state, value) = (state.clone(), value.clone());
+        async move {
+            let at = Key::new(format!("bench/create-{n}")).expect("a key");
+            state.create(&at, value).await.expect("a first write");
+        }
+    });
+    println!(
+        "ceiling: {:.0} first writes/s of 512 bytes, 64 under way",
+        creates.await
+    );
+}
+
+/// What a run came to.
+struct Run {
+    placed: BTreeMap<String, Placement>,
+    refused: usize,
+    seconds: f64,
+}
+
+async fn run(schedulers: &[Scheduler], each: u64, at_once: usize, with_ids: bool) -> Run {
+    let begun = Instant::now();
+    let runs = schedulers.iter().cloned().enumerate().map(|(n, scheduler)| {
+        tokio::spawn(async move {
+            let requests = (0..each).map(|r| {
+                let scheduler = scheduler.clone();
+                // a task for each request, as each message has one in the daemon
+                let placing = tokio::spawn(async move {
+                    let request = RackAsk {
+                        vms: vec![VmSpec {
+                            count: 2,
+                            vcpus: 4,
+                            memory_mib: 8192,
+                            ..VmSpec::default()
+                        }],
+                        seed: r * SCHEDULERS as u64 + n as u64,
+                        ..RackAsk::default()
+                    };
+                    let id = with_ids.then(|| format!("request-{at_once}-{n}-{r}"));
+                    scheduler.place(&request, id.as_deref()).await
+                });
+                async move { placing.await.expect("a task that ends") }
+            });
+            futures::stream::iter(requests)
+                .buffer_unordered(at_once)
+                .collect::<Vec<Result<Placement>>>()
+                .await
+        })
+    });
+    let (mut placed, mut refused) = (BTreeMap::new(), 0);
+    for outcomes in futures::future::join_all(runs).await {
+        for outcome in outcomes.expect("a task that ends") {
+            match outcome {
+                Ok(p) => drop(placed.insert(p.id.clone(), p)),
+                Err(error) if !error.is_permanent() => refused += 1,
+                Err(error) => panic!("refused for good: {error}"),
+            }
+        }
+    }
+    Run {
+        placed,
+        refused,
+        seconds: begun.elapsed().as_secs_f64(),
+    }
+}
+
+fn report(what: &str, run: &Run, schedulers: &[Scheduler], before: [u64; 4]) {
+    let counts = counted(schedulers);
+    let [writes, lost, replanned, _] = std::array::from_fn(|n| counts[n] - before[n]);
+    let done = run.placed.len() as f64;
+    println!(
+        "{what}: {} committed in {:.2} s: {:.0} requests/s; {:.1} requests a write of a rack's record; {lost} compare-and-sets lost ({:.2} % of writes), {replanned} planned anew ({:.3} a request), {} answered busy",
+        run.placed.len(),
+        run.seconds,
+        done / run.seconds,
+        done / writes.max(1) as f64,
+        lost as f64 * 100.0 / (writes + lost).max(1) as f64,
+        replanned as f64 / done.max(1.0),
+        run.refused,
+    );
+}
+
+fn counted(schedulers: &[Scheduler]) -> [u64; 4] {
+    let sum = |of: &dyn Fn(&Scheduler) -> u64| schedulers.iter().map(of).sum::<u64>();
+    [
+        sum(&|s| s.counts.rack_writes.load(Ordering::Relaxed)),
+        sum(&|s| s.counts.conflicts.load(Ordering::Relaxed)),
+        sum(&|s| s.counts.replanned.load(Ordering::Relaxed)),
+        sum(&|s| s.counts.committed.load(Ordering::Relaxed)),
+    ]
+}
+
+/// What was answered is what is booked, as a scheduler reads it that saw none of it.
+async fn check(url: &str, placed: &BTreeMap<String, Placement>) {
+    let reader = scheduler(url, 9).await;
+    reader.refresh().await.expect("a state");
+    let mut booked: BTreeSet<(String, String, u32)> = BTreeSet::new();
+    for (_, record) in reader.view().racks().values() {
+        assert_eq!(record.oversold(), Vec::<&str>::new());
+        for booking in &record.bookings {
+            for taken in &booking.taken {
+                let vms = taken.vms.iter();
+                booked.extend(vms.map(|vm| (booking.placement.clone(), taken.host.clone(), *vm)));
+            }
+        }
+    }
+    let mut answered = BTreeSet::new();
+    for (id, placement) in placed {
+        for host in placement.groups.iter().flat_map(|g| &g.hosts) {
+            for vm in &host.vms {
+                let number = vm.rsplit('-').next().and_then(|n| n.parse().ok());
+                answered.insert((id.clone(), host.host.clone(), number.expect("a VM's number")));
+            }
+        }
+    }
+    assert!(booked == answered, "what was answered is what is booked");
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let scratch = Scratch::new("rack_lattice_bench").expect("a directory");
+    let (mut servers, mut cluster) = (None, None);
+    let three = number("SERVERS", 1) == 3;
+    let url = if three {
+        let three = cluster.insert(Cluster::start(scratch.path()).expect("three servers"));
+        three.servers.iter().map(Server::url).collect::<Vec<_>>().join(",")
+    } else {
+        servers.insert(Server::start(scratch.path()).expect("a server")).url()
+    };
+    println!(
+        "{SCHEDULERS} schedulers, {}; {RACKS} racks of {HOSTS} hosts; a request is 2 VMs in one group",
+        match three {
+            true => "three servers, three replicas",
+            false => "one server, sync_interval: always",
+        }
+    );
+    ceiling(&url).await;
+    let mut schedulers = Vec::new();
+    for n in 0..SCHEDULERS {
+        schedulers.push(scheduler(&url, n).await);
+    }
+    let load = RackLoad {
+        inventory: inventory(),
+        replace: false,
+    };
+    schedulers[0].load(&load).await.expect("a fine inventory");
+    for scheduler in &schedulers {
+        scheduler.refresh().await.expect("a state");
+    }
+    let each = number("REQUESTS", 12_000) / SCHEDULERS as u64;
+    let mut placed = BTreeMap::new();
+    for at_once in [number("AT_ONCE", 64) as usize, 16] {
+        for with_ids in [false, true] {
+            let before = counted(&schedulers);
+            let some = if with_ids { each / 4 } else { each };
+            let run = run(&schedulers, some, at_once, with_ids).await;
+            let what = match with_ids {
+                false => format!("{at_once} of each under way"),
+                true => format!("{at_once} of each under way, with request ids"),
+            };
+            report(&what, &run, &schedulers, before);
+            placed.extend(run.placed);
+        }
+    }
+    check(&url, &placed).await;
+    println!("what was answered is what is booked: {} placements", placed.len());
+}
