@@ -62,18 +62,17 @@ def build(inst, limit_s):
             model.addConstr(y[a, r] + y[b, r] <= 1)
     for kind in ("together", "near_row", "near_zone"):
         key = {"together": "rack", "near_row": "row", "near_zone": "zone"}[kind]
-        for g, root in enumerate(inst[kind]):
-            if root == g:
+        for root in sorted(set(inst[kind])):
+            members = [g for g, r in enumerate(inst[kind]) if r == root]
+            if len(members) < 2:
                 continue
-            for place in sorted({where[r][key] for r in racks}):
-                mine = sum(y[g, r] for r in racks if where[r][key] == place)
-                other = sum(y[root, r] for r in racks if where[r][key] == place)
-                if best_effort:
-                    # with both placed they agree; one alone may stand anywhere
-                    none = 1 - sum(y[root, r] for r in racks)
-                    model.addConstr(mine <= other + none)
-                else:
-                    model.addConstr(mine == other)
+            # one place for all members that are placed at all
+            places = sorted({where[r][key] for r in racks})
+            chosen = {p: model.addBinary() for p in places}
+            model.addConstr(sum(chosen.values()) <= 1)
+            for g in members:
+                for place in places:
+                    model.addConstr(sum(y[g, r] for r in racks if where[r][key] == place) <= chosen[place])
     if best_effort:
         model.maximize(sum(x.values()))
     else:
@@ -121,7 +120,7 @@ def main():
         if inst["best_effort"]:
             most = int(min(wanted, bound + 1e-6))
             left, left_ours = wanted - most, wanted - ours["placed"]
-            weight.append((left_ours, left))
+            weight.append((left_ours, left, inst["seed"]))
             if round(info.objective_function_value) == wanted:
                 solvable += 1
                 if not ours["fits"]:
@@ -138,9 +137,11 @@ def main():
     if solvable:
         print(f"placed where the solver did: {solvable - missed} of {solvable} ({100 * (solvable - missed) / solvable:.2f} %); missed seeds {full}")
     print(f"racks used over the dual bound: median {quantile(racks, .5):.3f}, p95 {quantile(racks, .95):.3f}, most {max(racks, default=0):.3f} ({len(racks)} instances)")
-    some = [ours / left for ours, left in weight if left]
-    none = sum(1 for ours, left in weight if not left and ours)
-    print(f"unplaced over the dual bound: median {quantile(some, .5):.3f}, p95 {quantile(some, .95):.3f} ({len(some)} instances with a bound above 0); where the bound is 0: {none} of {sum(1 for _, left in weight if not left)} left something")
+    some = [ours / left for ours, left, _ in weight if left]
+    none = sum(1 for ours, left, _ in weight if not left and ours)
+    worst = sorted(((ours / left, seed, f"{ours} for {left}") for ours, left, seed in weight if left and ours > left), reverse=True)
+    print(f"unplaced over the dual bound: median {quantile(some, .5):.3f}, p95 {quantile(some, .95):.3f} ({len(some)} instances with a bound above 0); where the bound is 0: {none} of {sum(1 for _, left, _ in weight if not left)} left something")
+    print("more unplaced than the bound: " + (", ".join(f"seed {seed} {what}" for _, seed, what in worst[:20]) or "none"))
     print(f"ours: median {quantile(ours_ms, .5):.2f} ms, p99 {quantile(ours_ms, .99):.2f} ms")
 
 

@@ -10,6 +10,7 @@ CARGO_FUZZ=0.13.1
 DEBIAN=bookworm # of the disk that apt changes
 NATS_SERVER=2.15.1 # the servers of the tests
 NATS_PY=2.16.0     # a client that isn't ours, to check the services protocol with
+HIGHSPY=1.16.0           # the exact solver beside the rack scheduler
 PROMETHEUS_CLIENT=0.26.0 # its parser reads our metrics
 TOOLS="$HOME/.cache/windlass"
 # S3 servers of the tests, pinned: integration/src/s3_server names the same versions
@@ -135,6 +136,20 @@ prometheus() {
     ln -sfn "$at" "$TOOLS/prometheus"
 }
 
+# highspy: the exact solver HiGHS with its Python interface.
+highspy() {
+    at="$TOOLS/highspy-$HIGHSPY"
+    if ! "$at/bin/python3" -c 'import highspy' 2>/dev/null; then
+        echo "deps: highspy $HIGHSPY into $at"
+        mkdir -p "$TOOLS"
+        rm -rf "$at" "$at.new"
+        python3 -m venv "$at.new"
+        "$at.new/bin/pip" install -q --disable-pip-version-check "highspy==$HIGHSPY"
+        mv "$at.new" "$at"
+    fi
+    ln -sfn "$at" "$TOOLS/highspy"
+}
+
 # garage: an S3 server with checksums. Built once, about ten minutes on two cores; what building leaves behind is removed.
 garage() {
     root="$TOOLS/garage-$GARAGE"
@@ -244,7 +259,10 @@ bench)
     need borg borgbackup
     need casync casync
     need mmdebstrap mmdebstrap # the real disk; only root can build it
+    python_venv
     apt_install
+    nats # the benches of many hosts start servers
+    highspy
     ;;
 *)
     echo "usage: scripts/deps.sh demo|test|torture|fuzz|bench" >&2

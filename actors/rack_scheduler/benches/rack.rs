@@ -16,8 +16,8 @@ use windlass_rack_scheduler::core::inventory::{Fits, HostSeed, Inventory, RackSe
 use windlass_rack_scheduler::core::place::{Plan, place};
 use windlass_rack_scheduler::scenario::{Dice, Size, instance};
 
-/// Sizes of VMs and their share in percent: small ones dominate, as in the public Azure traces. The shares are rounded by us;
-/// the trace itself isn't in this repository.
+/// Sizes of VMs and their share in percent. Assumed: that small ones dominate, as in the public Azure traces (the packing trace of
+/// Hadary et al., "Protean", OSDI 2020, tells resources as shares of a machine, in an SQLite file that isn't in this repository).
 const MIX: [([u64; 5], u64); 6] = [
     ([1, 2048, 16, 0, 1], 20),
     ([2, 4096, 32, 0, 1], 30),
@@ -228,6 +228,7 @@ fn packing(seed: u64) {
         "packing: 40 racks of 20 hosts; requests of 1 to 4 groups of 2 to 12 VMs come and go; every other one wants its groups apart"
     );
     println!("rule                 requests  refused  VMs refused  racks a group  stranded vCPUs");
+    let mut rows = Vec::new();
     for rule in [
         Rule::Ours,
         Rule::FirstFit,
@@ -301,15 +302,58 @@ fn packing(seed: u64) {
                 }
             }
         }
+        let figures = [
+            refused as f64 * 100.0 / rounds as f64,
+            racks_used as f64 / groups_placed as f64,
+            stranded as f64 * 100.0 / free.max(1) as f64,
+        ];
         println!(
             "{:<20} {rounds:>8} {:>7.2}% {:>11.2}% {:>14.3} {:>13.2}%",
             format!("{rule:?}"),
-            refused as f64 * 100.0 / rounds as f64,
+            figures[0],
             vms_refused as f64 * 100.0 / vms as f64,
-            racks_used as f64 / groups_placed as f64,
-            stranded as f64 * 100.0 / free.max(1) as f64
+            figures[1],
+            figures[2]
         );
+        rows.push((format!("{rule:?}"), figures));
     }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/report/rack_packing.svg");
+    let written = std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/report"))
+        .and_then(|()| std::fs::write(path, plot(&rows)));
+    match written {
+        Ok(()) => println!("plot: bench/report/rack_packing.svg"),
+        Err(error) => println!("no plot: {path} can't be written: {error}"),
+    }
+}
+
+/// Three panels of bars, one bar a rule.
+fn plot(rows: &[(String, [f64; 3])]) -> String {
+    const TITLES: [&str; 3] = ["refused requests, %", "racks a group", "stranded vCPUs, % of free"];
+    const WIDE: usize = 330;
+    const BAR: usize = 26;
+    let high = 50 + rows.len() * BAR;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{high}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+        3 * WIDE
+    );
+    for (n, title) in TITLES.iter().enumerate() {
+        let left = n * WIDE + 10;
+        let most = rows.iter().map(|(_, f)| f[n]).fold(f64::MIN_POSITIVE, f64::max);
+        svg += &format!("<text x=\"{left}\" y=\"20\" font-weight=\"bold\">{title} (less is better)</text>\n");
+        for (row, (name, figures)) in rows.iter().enumerate() {
+            let (y, long) = (34 + row * BAR, figures[n] / most * 130.0);
+            let colour = if row == 0 { "#2563eb" } else { "#94a3b8" };
+            svg += &format!(
+                "<text x=\"{left}\" y=\"{}\">{name}</text><rect x=\"{}\" y=\"{y}\" width=\"{long:.1}\" height=\"18\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{}\">{:.2}</text>\n",
+                y + 13,
+                left + 125,
+                left as f64 + 130.0 + long,
+                y + 13,
+                figures[n]
+            );
+        }
+    }
+    svg + "</svg>\n"
 }
 
 /// Group after group: a rack that has slots for all of it, then hosts in it. Kueue's BestFit takes the rack with the fewest slots

@@ -7,6 +7,10 @@
 use super::amounts::{Amounts, DIMS, Sums, add, sums_fit};
 use super::inventory::Inventory;
 
+mod most;
+
+pub(in crate::core) use most::most_bound;
+
 /// VMs of one kind of one group.
 #[derive(Debug, Clone)]
 pub struct Item<'a> {
@@ -92,25 +96,6 @@ impl Packing<'_> {
         }
         let takes = self.search(rooms, items, &weights, budget)?;
         Some(self.apply(rooms, items, &takes))
-    }
-
-    /// Packs as many of `items` as it finds room for.
-    pub fn most(&self, rooms: &mut [Amounts], items: &[Item<'_>], budget: &mut Budget) -> Vec<Take> {
-        if let Some(takes) = self.all(rooms, items, budget) {
-            return takes;
-        }
-        if let [item] = items {
-            let takes = self.one_kind(rooms, item).0;
-            return self.apply(rooms, items, &takes);
-        }
-        let weights = weights(rooms, items);
-        let best = Rule::ALL
-            .iter()
-            .flat_map(|rule| [rule.large_first(), rule.small_first()])
-            .map(|rule| self.greedy(rooms, items, &weights, rule, budget))
-            .max_by_key(|(_, placed)| *placed);
-        let takes = best.map(|(takes, _)| takes).unwrap_or_default();
-        self.apply(rooms, items, &takes)
     }
 
     fn apply(&self, rooms: &mut [Amounts], items: &[Item<'_>], local: &[(usize, usize, u32)]) -> Vec<Take> {
@@ -370,9 +355,6 @@ impl Rule {
             by_shape,
             small: false,
         }
-    }
-    fn large_first(self) -> Self {
-        self
     }
     fn small_first(mut self) -> Self {
         self.small = true;

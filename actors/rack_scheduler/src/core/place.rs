@@ -5,7 +5,7 @@
 //!        -> near: rows and zones that could take them all, one after the other
 //!        -> all units apart: matching, which is exact     [matching]
 //!           else: bounded backtracking, fewest racks      [search]
-//!        -> as much as fits, when asked for               [most]
+//!        -> as much as fits, when asked for               [most], [exchange]
 //! ```
 //!
 //! Among racks that will do, the one with the least left over is taken, and a lopsided rest counts against it: whole empty
@@ -13,6 +13,8 @@
 //! inventory gets the same answer. Where several schedulers book, racks that this one booked in last go before those that nobody
 //! did, and those before the others'.
 
+mod assignment;
+mod exchange;
 mod matching;
 mod most;
 mod search;
