@@ -101,6 +101,14 @@ pub fn job_limits(config: &Config) -> jobs::Limits {
     }
 }
 
+/// What is kept of jobs: by this host alone, or by all hosts together.
+pub fn shared_job_limits(config: &Config) -> jobs::Limits {
+    match config.bus.mode {
+        BusMode::Embedded => job_limits(config),
+        BusMode::Nats => lattice::job_limits(config),
+    }
+}
+
 /// How sessions write.
 pub fn session_limits(settings: &config::Repo) -> SessionLimits {
     SessionLimits {

@@ -182,29 +182,41 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
         Verb::Demo(args) => return crate::demo::run(args).map(|()| ExitCode::SUCCESS),
         _ => {}
     }
-    let loaded = load(&cli.global, chosen, &around)?;
+    let loaded = load(&cli.global, chosen.clone(), &around)?;
     let serving = matches!(cli.verb, Verb::Serve);
     let level_said = loaded.origin("log.level").is_some_and(|o| *o != Origin::Default);
     let log = &loaded.config.log;
-    crate::serve::log_to_stderr(if serving || level_said { &log.level } else { "warn" }, log.format);
+    let level = if serving || level_said { &log.level } else { "warn" };
+    let level = crate::log::to_stderr(level, log.format);
     if !serving {
         loaded
             .warnings
             .iter()
             .for_each(|w| output.remark(&format!("warning: {w}")));
     }
+    let read = read_again(cli.global.clone(), chosen, around.clone());
     let context = Context {
         output,
         yes: cli.global.yes,
         remote: remote(&cli.global, &around)?,
         loaded,
-        working_dir: around.working_dir,
+        working_dir: around.working_dir.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| ErrorBody::new(Code::Unavailable, format!("the system gives no threads: {e}")))?;
-    let result = runtime.block_on(verb(&context, cli.verb));
+    // the trace of whoever calls is gone on with; else it begins here
+    let trace = runtime::next_step(around.var("TRACEPARENT"), &runtime::SystemClock::new());
+    let command = async {
+        match cli.verb {
+            Verb::Serve => crate::serve::run(&context.loaded, level, read)
+                .await
+                .map(|()| ExitCode::SUCCESS),
+            other => runtime::Traced::command(trace).run(verb(&context, other)).await,
+        }
+    };
+    let result = runtime.block_on(command);
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     result
 }
@@ -217,16 +229,13 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Rack(verb) => rack::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
         Verb::Hosts(verb) => hosts::run(context, &verb).await,
-        Verb::Serve => crate::serve::run(&context.loaded.config, &context.loaded.warnings)
-            .await
-            .map(|()| ExitCode::SUCCESS),
         Verb::Status => house::status(context).await,
         Verb::Config(ConfigVerb::Show { origin }) => settings::show(context, origin),
         Verb::Send(args) => house::send(context, &args).await,
         Verb::Watch { filter, count } => house::watch(context, filter.as_deref(), count).await,
         Verb::Schema => house::schema(context),
-        Verb::Completions { .. } | Verb::Man { .. } | Verb::CheckConfig { .. } | Verb::Demo(_) => {
-            unreachable!("these need no configuration and ran before it was loaded")
+        Verb::Completions { .. } | Verb::Man { .. } | Verb::CheckConfig { .. } | Verb::Demo(_) | Verb::Serve => {
+            unreachable!("these ran before, each in a way of its own")
         }
     }
 }
@@ -244,6 +253,15 @@ fn load(global: &Global, chosen: Option<(PathBuf, bool)>, around: &Surroundings)
         nats: global.nats.clone(),
     };
     config::load(file.as_ref(), around, &flags).map_err(|e| ErrorBody::from(&e))
+}
+
+/// Reads the configuration as at the start. A file that was there must still be there: without it a reload would be all defaults.
+fn read_again(global: Global, chosen: Option<(PathBuf, bool)>, around: Surroundings) -> crate::reload::Read {
+    let chosen = chosen.map(|(path, must_exist)| {
+        let was_there = path.exists();
+        (path, must_exist || was_there)
+    });
+    Box::new(move || load(&global, chosen.clone(), &around))
 }
 
 /// The gateway of `--gateway`, and the token in its file.

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::Bus;
+use config::Config;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rack_scheduler::actor::{OverBus, RackScheduler};
 use rack_scheduler::engine::{Scheduler, Settings};
-use rack_scheduler::port::{Hosts, Silent};
+use rack_scheduler::port::Silent;
 use snapshot::actor::Snapshot;
 use snapshot::job::Tools;
 use wire::ErrorBody;
 
-use crate::backends;
-use crate::house::Parts;
+use crate::backends::{self, Ports};
+use crate::house::{Parts, Today};
 
 /// One concern.
 #[derive(Debug)]
@@ -52,9 +54,8 @@ pub static TABLE: &[Row] = &[
     },
 ];
 
-async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
-    let (config, ports) = (&parts.config, &parts.ports);
-    let tools = Arc::new(Tools {
+fn snapshot_tools(ports: &Ports, config: &Config) -> Arc<Tools> {
+    Arc::new(Tools {
         host: config.host_id.clone(),
         bus: ports.bus.clone(),
         clock: ports.clock.clone(),
@@ -64,57 +65,100 @@ async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
         session_limits: backends::session_limits(&config.repo),
         fetch_limits: backends::fetch_limits(&config.repo),
         state_dir: config.state_dir.clone(),
-    });
-    let parallel = usize::try_from(config.snapshot.jobs_parallel_max).unwrap_or(1);
-    let runner = parts.house.runner("snapshot", Snapshot::kinds(&tools), parallel);
-    let factory = move || Snapshot::new(tools.clone(), runner.clone());
-    Ok(parts.house.start(parts.limits(), factory).await?)
+    })
+}
+
+async fn snapshot_concern(parts: Parts) -> Result<(), ErrorBody> {
+    let limits = parts.limits();
+    let Parts { house, ports, today } = parts;
+    let parallel = |config: &Config| usize::try_from(config.snapshot.jobs_parallel_max).unwrap_or(1);
+    let config = today.config();
+    let kinds = Snapshot::kinds(&snapshot_tools(&ports, &config));
+    let runner = house.runner("snapshot", kinds, parallel(&config));
+    // no part of the house may be in here: it holds the factory
+    let factory = move || {
+        let config = today.config();
+        let tools = snapshot_tools(&ports, &config);
+        runner.renew(Snapshot::kinds(&tools), parallel(&config));
+        Snapshot::new(tools, runner.clone())
+    };
+    Ok(house.start(limits, factory).await?)
+}
+
+/// Makes schedulers by the configuration of the day that share what they know.
+struct Racks {
+    first: Scheduler,
+    bus: Arc<dyn Bus>,
+    today: Today,
+}
+
+impl Racks {
+    fn new(parts: &Parts) -> Self {
+        let (ports, config) = (&parts.ports, parts.today.config());
+        let first = Scheduler::new(
+            config.host_id.clone(),
+            ports.state.clone(),
+            ports.bus.clone(),
+            ports.clock.clone(),
+            Arc::new(Silent),
+            Self::settings(&config),
+        );
+        Self {
+            first,
+            bus: ports.bus.clone(),
+            today: parts.today.clone(),
+        }
+    }
+    fn settings(config: &Config) -> Settings {
+        let rack = &config.rack_scheduler;
+        Settings {
+            tentative_ms: rack.tentative_s * 1000,
+            attempts_max: rack.attempts_max,
+            tells_hosts: rack.provide == config::Provide::Ask,
+            vcpus_sold_percent: u32::try_from(rack.vcpus_sold_percent).unwrap_or(100),
+            memory_sold_percent: u32::try_from(rack.memory_sold_percent).unwrap_or(100),
+            keep_ms: config.runtime.idempotency_keep_h * 3_600_000,
+            ..Settings::default()
+        }
+    }
+    fn present(&self) -> Scheduler {
+        let config = self.today.config();
+        let mut scheduler = self.first.clone();
+        scheduler.settings = Self::settings(&config);
+        if scheduler.settings.tells_hosts {
+            scheduler.hosts = Arc::new(OverBus {
+                bus: self.bus.clone(),
+                timeout_ms: config.rack_scheduler.provide_timeout_s * 1000,
+            });
+        }
+        scheduler
+    }
+    /// What others left unfinished; returns after how many seconds to look again.
+    async fn sweep(&self) -> u64 {
+        let (config, scheduler) = (self.today.config(), self.present());
+        let by_beats = config.rack_scheduler.inventory == config::Inventory::Heartbeats;
+        if by_beats && let Err(error) = scheduler.take_beats().await {
+            tracing::warn!(%error, "heartbeats; they are read again");
+        }
+        if let Err(error) = scheduler.sweep().await {
+            tracing::warn!(%error, "the rack scheduler's sweep; it is tried again");
+        }
+        config.rack_scheduler.sweep_every_s
+    }
 }
 
 async fn rack_scheduler_concern(parts: Parts) -> Result<(), ErrorBody> {
-    let (config, ports) = (&parts.config.rack_scheduler, &parts.ports);
-    let tells_hosts = config.provide == config::Provide::Ask;
-    let hosts: Arc<dyn Hosts> = match tells_hosts {
-        false => Arc::new(Silent),
-        true => Arc::new(OverBus {
-            bus: ports.bus.clone(),
-            timeout_ms: config.provide_timeout_s * 1000,
-        }),
-    };
-    let settings = Settings {
-        tentative_ms: config.tentative_s * 1000,
-        attempts_max: config.attempts_max,
-        tells_hosts,
-        vcpus_sold_percent: u32::try_from(config.vcpus_sold_percent).unwrap_or(100),
-        memory_sold_percent: u32::try_from(config.memory_sold_percent).unwrap_or(100),
-        keep_ms: parts.config.runtime.idempotency_keep_h * 3_600_000,
-        ..Settings::default()
-    };
-    let scheduler = Arc::new(Scheduler::new(
-        parts.config.host_id.clone(),
-        ports.state.clone(),
-        ports.bus.clone(),
-        ports.clock.clone(),
-        hosts,
-        settings,
-    ));
-    // ends with the concern: only the factory keeps the scheduler alive
-    let (swept, every_s) = (Arc::downgrade(&scheduler), config.sweep_every_s);
-    let by_beats = config.inventory == config::Inventory::Heartbeats;
+    let racks = Arc::new(Racks::new(&parts));
+    // ends with the concern: only the factory keeps the schedulers alive
+    let swept = Arc::downgrade(&racks);
     tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_secs(every_s));
-        loop {
-            tick.tick().await;
-            let Some(scheduler) = swept.upgrade() else { return };
-            if by_beats && let Err(error) = scheduler.take_beats().await {
-                tracing::warn!(%error, "heartbeats; they are read again");
-            }
-            if let Err(error) = scheduler.sweep().await {
-                tracing::warn!(%error, "the rack scheduler's sweep; it is tried again");
-            }
+        while let Some(racks) = swept.upgrade() {
+            let again_s = racks.sweep().await;
+            drop(racks);
+            tokio::time::sleep(Duration::from_secs(again_s)).await;
         }
     });
-    let factory = move || RackScheduler::new((*scheduler).clone());
+    let factory = move || RackScheduler::new(racks.present());
     Ok(parts.house.start(parts.limits(), factory).await?)
 }
 

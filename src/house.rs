@@ -1,6 +1,6 @@
 //! The house: ports, runtime and the concerns of THE TABLE, put together for the daemon and for a single command alike.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bus::Bus;
@@ -21,6 +21,23 @@ pub enum Role {
     OneShot,
 }
 
+/// The configuration of the day: a reload changes it. Factories read it each time that they build.
+#[derive(Debug, Clone)]
+pub struct Today(Arc<RwLock<Arc<Config>>>);
+
+impl Today {
+    fn new(config: Config) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(config))))
+    }
+    /// As it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn set(&self, config: Config) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+}
+
 /// What the spawn function of a row gets.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -29,13 +46,13 @@ pub struct Parts {
     /// The ports.
     pub ports: Ports,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub today: Today,
 }
 
 impl Parts {
     /// The limits of a concern's mailbox and of its deaths.
     pub fn limits(&self) -> runtime::Limits {
-        let settings = &self.config.runtime;
+        let settings = &self.today.config().runtime;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         runtime::Limits {
             mailbox_messages_max: size(settings.mailbox_messages_max),
@@ -104,7 +121,7 @@ impl House {
         let parts = Parts {
             house,
             ports,
-            config: Arc::new(config.clone()),
+            today: Today::new(config.clone()),
         };
         for row in concerns::TABLE
             .iter()
@@ -114,6 +131,22 @@ impl House {
             tracing::debug!(concern = row.name, "started");
         }
         Ok(Self { parts })
+    }
+    /// The configuration of the day.
+    pub fn config(&self) -> Arc<Config> {
+        self.parts.today.config()
+    }
+    /// Lives by another configuration from now on: what needs a restart must be the same in it. Concerns are built anew as soon
+    /// as nothing of theirs is under way; jobs that run go on as they began.
+    pub async fn reload(&self, config: Config) {
+        let drain_timeout = Duration::from_secs(config.runtime.drain_timeout_s);
+        self.parts.ports.jobs.set_limits(backends::shared_job_limits(&config));
+        self.parts.today.set(config);
+        self.parts.house.renew(self.parts.limits(), drain_timeout).await;
+    }
+    /// Time and randomness.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.parts.ports.clock.clone()
     }
     /// The bus that the concerns serve on.
     pub fn bus(&self) -> Arc<dyn Bus> {
@@ -156,16 +189,13 @@ impl House {
     pub async fn drain(&self) -> usize {
         self.parts
             .house
-            .drain(Duration::from_secs(self.parts.config.runtime.drain_timeout_s))
+            .drain(Duration::from_secs(self.config().runtime.drain_timeout_s))
             .await
     }
     /// Ends a single command's house; the state directory is free when this returns.
     pub async fn stop(self) {
         self.drain().await;
-        let (release, patience_s) = (
-            self.parts.ports.release.clone(),
-            self.parts.config.runtime.drain_timeout_s,
-        );
+        let (release, patience_s) = (self.parts.ports.release.clone(), self.config().runtime.drain_timeout_s);
         drop(self);
         // the threads of the concerns let go a moment after they were told to
         if !release.wait(Duration::from_secs(patience_s)).await {

@@ -17,6 +17,8 @@ mod demo;
 mod gateway;
 mod host_facts;
 mod house;
+mod log;
+mod reload;
 mod serve;
 mod signals;
 

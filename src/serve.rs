@@ -1,21 +1,23 @@
 //! `windlass serve`: the daemon.
 
-use config::{Config, LogFormat};
+use config::Loaded;
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 use wire::ErrorBody;
 
 use crate::gateway::{server, socket};
 use crate::house::{House, Role};
-use crate::signals::StopSignals;
+use crate::log::LogLevel;
+use crate::reload::{Read, Reloader};
+use crate::signals::{Hangups, StopSignals};
 
-/// Runs until SIGINT or SIGTERM, then drains.
+/// Runs until SIGINT or SIGTERM, then drains. SIGHUP has `read` read the configuration again.
 ///
 /// # Errors
 /// `conflict` when another process holds the state or answers at the socket; what a concern says that can't start.
-pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), ErrorBody> {
-    let mut signals = StopSignals::new()?;
-    for finding in warnings {
+pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), ErrorBody> {
+    let config = &loaded.config;
+    let (mut signals, mut hangups) = (StopSignals::new()?, Hangups::new()?);
+    for finding in &loaded.warnings {
         tracing::warn!(place = %finding.place, "{}", finding.message);
     }
     // the state's lock comes first: it decides which process is the daemon of this directory
@@ -53,10 +55,16 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
         let (house, config) = (house.clone(), config.clone());
         async move { server::serve(doors, house, &config, stopping).await }
     });
+    let reloader = Reloader {
+        loaded: loaded.clone(),
+        read,
+        level,
+        house: house.clone(),
+    };
     let mut evicted = false;
     let ended = tokio::select! {
         signal = signals.next() => {
-            tracing::info!(signal, timeout_s = config.runtime.drain_timeout_s, "draining; the same signal again ends at once");
+            tracing::info!(signal, timeout_s = house.config().runtime.drain_timeout_s, "draining; the same signal again ends at once");
             None
         }
         ended = &mut gateway => Some(ended),
@@ -65,6 +73,7 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
             evicted = true;
             None
         }
+        never = reloader.follow(&mut hangups) => match never {},
     };
     // status and jobs are still answered while the house drains
     let left = tokio::select! {
@@ -103,24 +112,3 @@ pub async fn run(config: &Config, warnings: &[config::Finding]) -> Result<(), Er
 
 /// How long open connections may take to end once the house is drained.
 const GATEWAY_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// Sends logs to standard error. To be called once.
-pub fn log_to_stderr(level: &str, format: LogFormat) {
-    // the level was checked when it was loaded
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let set = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => {
-            use std::io::IsTerminal as _;
-            let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-            builder
-                .with_ansi(std::io::stderr().is_terminal() && !no_colour)
-                .try_init()
-        }
-    };
-    // a second call in one process (tests) keeps the first
-    let _set_before = set;
-}

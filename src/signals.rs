@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C, SIGTERM and SIGHUP.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::{Code, ErrorBody};
@@ -16,9 +16,6 @@ impl StopSignals {
     /// # Errors
     /// `internal` when the system refuses.
     pub fn new() -> Result<Self, ErrorBody> {
-        let take = |kind| {
-            signal(kind).map_err(|e| ErrorBody::new(Code::Internal, format!("signals can't be taken over: {e}")))
-        };
         Ok(Self {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
@@ -31,4 +28,28 @@ impl StopSignals {
             _ = self.terminate.recv() => "SIGTERM",
         }
     }
+}
+
+/// SIGHUP: read the configuration again. Heard from its making on; several between two calls are one.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Takes the signal over from its default, which would end the process.
+    ///
+    /// # Errors
+    /// `internal` when the system refuses.
+    pub fn new() -> Result<Self, ErrorBody> {
+        take(SignalKind::hangup()).map(Self)
+    }
+    /// The next one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+fn take(kind: SignalKind) -> Result<Signal, ErrorBody> {
+    signal(kind).map_err(|e| ErrorBody::new(Code::Internal, format!("signals can't be taken over: {e}")))
 }

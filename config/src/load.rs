@@ -63,8 +63,11 @@ pub struct Loaded {
     pub config: Config,
     /// Keys and variables that nobody reads; a warning at boot.
     pub warnings: Vec<Finding>,
-    origins: BTreeMap<&'static str, (Value, Origin)>,
+    pub(crate) origins: Origins,
 }
+
+/// Every key with its value, and where it comes from.
+pub(crate) type Origins = BTreeMap<&'static str, (Value, Origin)>;
 
 impl Loaded {
     /// Every value, in the order of the reference file.
@@ -133,13 +136,18 @@ pub fn load(file: Option<&FileText>, surroundings: &Surroundings, flags: &Flags)
             .collect(),
     );
     let presets = presets(surroundings, &said);
-    let mut origins = BTreeMap::new();
-    for (path, value, origin) in presets.0.iter().chain(&said.0) {
-        origins.insert(*path, (value.clone(), origin.clone()));
-    }
+    let layers = presets.0.into_iter().chain(said.0);
+    assemble(
+        layers.map(|(path, value, origin)| (path, (value, origin))).collect(),
+        warnings,
+    )
+}
+
+/// The configuration that these values make.
+pub(crate) fn assemble(origins: Origins, warnings: Vec<Finding>) -> Result<Loaded, ConfigError> {
+    let entry = |(path, (value, origin)): (&&'static str, &(Value, Origin))| (*path, value.clone(), origin.clone());
     let merged = config_rs::Config::builder()
-        .add_source(presets)
-        .add_source(said)
+        .add_source(Layer(origins.iter().map(entry).collect()))
         .build();
     let config: Config = merged
         .and_then(config_rs::Config::try_deserialize)
@@ -195,7 +203,7 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
 }
 
 /// What no key can say alone.
-fn cross_check(config: &Config, origins: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), ConfigError> {
+fn cross_check(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
     let Some((path, why)) = config.repo.chunker.fault().or_else(|| config.nats.fault()) else {
         return Ok(());
     };

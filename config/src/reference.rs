@@ -19,6 +19,9 @@ const HEAD: &str = "\
 #
 # Secrets never stand here: they come from the environment, or from files that a key names.
 #
+# SIGHUP makes a running daemon read all of this again: it takes up the keys that say so below, names in its log each other
+# key that changed and needs a restart, and goes on as before when something is wrong.
+#
 # `windlass check-config FILE` says what is wrong in a file, with its line. `windlass config show --origin` says where
 # each value comes from.
 ";
@@ -47,7 +50,11 @@ fn about(key: &Key) -> String {
         Preset::Derived(how) => format!(" Default: {how}."),
         _ => String::new(),
     };
-    format!("{}{wanted}{derived}", key.about)
+    let taken_up = match crate::is_taken_up(key.path) {
+        true => " SIGHUP takes it up.",
+        false => "",
+    };
+    format!("{}{wanted}{derived}{taken_up}", key.about)
 }
 
 /// A key with its default, commented out; derived defaults stand as they are for root on a host called `web-1`.

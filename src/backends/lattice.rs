@@ -70,13 +70,8 @@ pub async fn open(config: &Config, clock: &Arc<dyn Clock>, patience: Option<Dura
     let lattice = Lattice::connect(settings(config, config.host_id.to_string()), patience).await?;
     let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
-    let limits = jobs::Limits {
-        jobs_open_max: config.nats.jobs_open_max,
-        jobs_kept_max: config.nats.jobs_kept_max,
-        ..super::job_limits(config)
-    };
     let options = JobsOptions {
-        limits,
+        limits: job_limits(config),
         ..JobsOptions::default()
     };
     let jobs = JetstreamJobs::open(&lattice, runtime::job_source(clock), options).await?;
@@ -89,6 +84,15 @@ pub async fn open(config: &Config, clock: &Arc<dyn Clock>, patience: Option<Dura
         jobs: Arc::new(jobs),
         lattice: Some(lattice),
     })
+}
+
+/// What is kept of jobs by all hosts together.
+pub fn job_limits(config: &Config) -> jobs::Limits {
+    jobs::Limits {
+        jobs_open_max: config.nats.jobs_open_max,
+        jobs_kept_max: config.nats.jobs_kept_max,
+        ..super::job_limits(config)
+    }
 }
 
 /// Connects a verb: it asks, and serves nothing.

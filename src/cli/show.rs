@@ -7,6 +7,7 @@ use wire::snapshot::{
     ByteRange, DiffReport, DiskRestore, ExportReport, Forgotten, RestoreReport, SnapshotInfo, SnapshotKind,
     SnapshotListing, VerifyReport,
 };
+use wire::trace::TraceContext;
 
 use super::table::{Table, one_line, pairs};
 use super::units::{amount, count, rate, seconds, size, time};
@@ -396,6 +397,9 @@ pub fn job(job: &Job) -> String {
     ];
     if let Some(id) = &job.request_id {
         rows.push(("request id", id.clone()));
+    }
+    if let Some(trace) = job.traceparent.as_deref().and_then(TraceContext::parse) {
+        rows.push(("trace id", trace.trace_id()));
     }
     rows.push(("request", job.request.to_string()));
     if let Some(result) = &job.result {

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use repo::manifest::{self, LEAF_SPAN_BYTES};
 use repo::{BlobId, ChunkRef, FetchLimits, ManifestRef, Repo, SnapshotDoc};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use runtime::Slot;
+use tokio::sync::mpsc;
 use wire::{Code, ErrorBody};
 
 /// Bytes of a disk that are fetched at once.
@@ -110,7 +111,7 @@ impl Blob {
     }
 
     /// Its bytes in pieces, in order. An error ends them: the caller then has fewer than were promised.
-    pub(super) fn stream(self, range: Range<u64>, sent: Arc<AtomicU64>, slot: OwnedSemaphorePermit) -> Pieces {
+    pub(super) fn stream(self, range: Range<u64>, sent: Arc<AtomicU64>, slot: Slot) -> Pieces {
         let (send, pieces) = mpsc::channel(WINDOWS_AHEAD);
         tokio::spawn(async move {
             let result = match &self.content {
@@ -210,7 +211,7 @@ fn absent(doc: &SnapshotDoc, what: &str) -> ErrorBody {
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<std::io::Result<Vec<Bytes>>>,
     sent: Arc<AtomicU64>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Pieces {

@@ -15,9 +15,10 @@ use axum::routing::{get, post};
 use bus::{Bus, Events};
 use bytes::Bytes;
 use futures::stream;
+use runtime::{Slot, Slots, Traced, next_step};
 use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use wire::house::ConcernState;
 use wire::subject::EventFilter;
 use wire::{Answer, Code, ErrorBody, Headers, Subject};
@@ -40,38 +41,23 @@ struct Gateway {
     house: House,
     bus: Arc<dyn Bus>,
     info: HostInfo,
-    request_timeout_ms: u64,
     body_timeout: Duration,
-    events_queued_max: usize,
     requests: Slots,
     followers: Slots,
     blobs: Slots,
     blob_bytes: Arc<AtomicU64>,
-    jobs_listed_max: usize,
     stopping: watch::Receiver<bool>,
 }
 
-/// Room for so many at once.
-#[derive(Debug)]
-struct Slots {
-    free: Arc<Semaphore>,
-    max: usize,
+impl Gateway {
+    /// The configuration of the day: a reload changes limits and time-outs.
+    fn config(&self) -> Arc<config::Config> {
+        self.house.config()
+    }
 }
 
-impl Slots {
-    fn new(max: u64) -> Self {
-        let max = size(max).min(Semaphore::MAX_PERMITS);
-        Self {
-            free: Arc::new(Semaphore::new(max)),
-            max,
-        }
-    }
-    fn take(&self, what: &str) -> Result<OwnedSemaphorePermit, ErrorBody> {
-        self.free.clone().try_acquire_owned().map_err(|_| busy(what))
-    }
-    fn taken(&self) -> u64 {
-        self.max.saturating_sub(self.free.available_permits()) as u64
-    }
+fn room(slots: &Slots, max: u64, what: &str) -> Result<Slot, ErrorBody> {
+    slots.take(size(max)).ok_or_else(|| busy(what))
 }
 
 fn size(n: u64) -> usize {
@@ -152,19 +138,11 @@ pub async fn serve(
             wire_version: wire::WIRE_VERSION,
             pid: std::process::id(),
         },
-        request_timeout_ms: config.bus.request_timeout_s * 1000,
         body_timeout: limits.idle,
-        events_queued_max: size(config.bus.events_queued_max),
-        requests: Slots::new(config.gateway.requests_in_flight_max),
-        followers: Slots::new(config.gateway.followers_max),
-        blobs: Slots::new(config.gateway.blobs_in_flight_max),
+        requests: Slots::default(),
+        followers: Slots::default(),
+        blobs: Slots::default(),
         blob_bytes: Arc::default(),
-        jobs_listed_max: size(
-            config
-                .runtime
-                .jobs_kept_max
-                .saturating_add(config.runtime.jobs_open_max),
-        ),
         stopping: stopping.clone(),
     };
     let router = router(gateway);
@@ -216,13 +194,18 @@ async fn request(
 }
 
 async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, ErrorBody> {
-    let _slot = gateway.requests.take("requests under way")?;
+    let config = gateway.config();
+    let _slot = room(
+        &gateway.requests,
+        config.gateway.requests_in_flight_max,
+        "requests under way",
+    )?;
     let subject = Subject::parse(subject).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
     let pairs = headers
         .iter()
         .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     let mut headers = Headers::from_pairs(pairs)?;
-    headers.timeout_ms.get_or_insert(gateway.request_timeout_ms);
+    headers.timeout_ms.get_or_insert(config.bus.request_timeout_s * 1000);
     let reading = axum::body::to_bytes(body, bus::PAYLOAD_BYTES_MAX);
     let body = tokio::time::timeout(gateway.body_timeout, reading)
         .await
@@ -247,7 +230,14 @@ async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Bo
     } else {
         body
     };
-    Ok(gateway.bus.request(&subject, headers, body).await?)
+    let trace = next_step(headers.traceparent.as_deref(), &*gateway.house.clock());
+    headers.traceparent = Some(trace.to_string());
+    let asked = async {
+        let answer = gateway.bus.request(&subject, headers, body).await;
+        tracing::debug!(%subject, answered = answer.is_ok(), "passed on");
+        answer
+    };
+    Ok(Traced::request(trace, "gateway", subject.verb()).run(asked).await?)
 }
 
 fn busy(what: &str) -> ErrorBody {
@@ -305,7 +295,8 @@ async fn open_blob(
     headers: &HeaderMap,
     head: bool,
 ) -> Result<Response, ErrorBody> {
-    let slot = gateway.blobs.take("blobs under way")?;
+    let blobs_max = gateway.config().gateway.blobs_in_flight_max;
+    let slot = room(&gateway.blobs, blobs_max, "blobs under way")?;
     let name = BlobName::parse(id)?;
     let found = Blob::find(gateway.house.repo(repo).await?, &name).await?;
     let (size_bytes, tag) = (found.size_bytes, format!("\"{}\"", found.tag));
@@ -340,14 +331,16 @@ async fn open_blob(
 }
 
 async fn figures(State(gateway): State<Arc<Gateway>>) -> Response {
+    let kept = gateway.config().runtime.clone();
+    let jobs_listed_max = size(kept.jobs_kept_max.saturating_add(kept.jobs_open_max));
     let gathered = async {
         Ok::<_, ErrorBody>(Figures {
             status: gateway.house.status().await?,
             measures: gateway.house.measures(),
-            jobs: gateway.house.jobs(gateway.jobs_listed_max).await?,
+            jobs: gateway.house.jobs(jobs_listed_max).await?,
             store: gateway.house.store_counts(),
-            requests_in_flight: gateway.requests.taken(),
-            followers: gateway.followers.taken(),
+            requests_in_flight: gateway.requests.taken() as u64,
+            followers: gateway.followers.taken() as u64,
             blob_bytes: gateway.blob_bytes.load(Ordering::Relaxed),
         })
     };
@@ -364,30 +357,32 @@ struct EventsQuery {
 
 async fn events(State(gateway): State<Arc<Gateway>>, Query(query): Query<EventsQuery>) -> Response {
     match subscribe(&gateway, query.filter.as_deref()).await {
-        Ok((events, permit)) => stream_of(events, permit, gateway.stopping.clone()),
+        Ok((events, slot)) => stream_of(events, slot, gateway.stopping.clone()),
         Err(error) => failure(&error),
     }
 }
 
-async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, OwnedSemaphorePermit), ErrorBody> {
-    let permit = gateway.followers.take("followers of events")?;
+async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, Slot), ErrorBody> {
+    let config = gateway.config();
+    let slot = room(&gateway.followers, config.gateway.followers_max, "followers of events")?;
     let filter = match filter {
         None => EventFilter::All,
         Some(text) => EventFilter::parse(text).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?,
     };
-    Ok((gateway.bus.subscribe(filter, gateway.events_queued_max).await?, permit))
+    let queued_max = size(config.bus.events_queued_max);
+    Ok((gateway.bus.subscribe(filter, queued_max).await?, slot))
 }
 
-fn stream_of(events: Events, permit: OwnedSemaphorePermit, stopping: watch::Receiver<bool>) -> Response {
+fn stream_of(events: Events, slot: Slot, stopping: watch::Receiver<bool>) -> Response {
     let pieces = stream::unfold(
-        (events, permit, stopping),
-        |(mut events, permit, mut stopping)| async move {
+        (events, slot, stopping),
+        |(mut events, slot, mut stopping)| async move {
             let text = tokio::select! {
                 received = events.next() => sse::encode(&received?),
                 () = tokio::time::sleep(STILL_HERE_EVERY) => ": still here\n\n".to_owned(),
                 _ = stopping.wait_for(|stop| *stop) => return None,
             };
-            Some((Ok::<_, Infallible>(Bytes::from(text)), (events, permit, stopping)))
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (events, slot, stopping)))
         },
     );
     let headers = [

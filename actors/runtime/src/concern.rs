@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use wire::{Code, ErrorBody, Headers, Request};
 
+use crate::traced::Traced;
+
 /// A concern: built by a factory, one message at a time, on its own thread.
 ///
 /// ```
@@ -52,10 +54,11 @@ pub trait Concern: Sized + Unpin + 'static {
 pub struct Call {
     /// The verb it was sent to.
     pub verb: String,
-    /// Its headers.
+    /// Its headers; they always name a trace.
     pub headers: Headers,
     /// When its asker stops waiting.
     pub deadline: Option<Instant>,
+    pub(crate) traced: Traced,
 }
 
 /// What follows from a decision: a future, and then the answer.

@@ -56,6 +56,8 @@ pub(crate) struct Hosts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) options: HostsOptions,
+    /// [`HostsOptions::drain_timeout`] as it is now; a reload changes it.
+    drain_timeout: Mutex<Duration>,
     /// What is known of all hosts.
     book: Mutex<core::Book>,
     /// Beats of this process so far.
@@ -93,6 +95,7 @@ impl Hosts {
             bus,
             clock,
             desk,
+            drain_timeout: Mutex::new(options.drain_timeout),
             options,
             book: Mutex::default(),
             beats: AtomicU64::new(0),
@@ -109,6 +112,14 @@ impl Hosts {
 
     pub(crate) fn book(&self) -> MutexGuard<'_, core::Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_drain_timeout(&self, timeout: Duration) {
+        *self.drain_timeout.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
     }
 
     pub(crate) fn jobs_running(&self) -> u64 {

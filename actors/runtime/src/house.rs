@@ -23,7 +23,7 @@ use wire::{Code, ConcernName, ErrorBody, HostId};
 use crate::concern::{Call, Concern, Effect, Routes};
 use crate::hosts::{Beating, HostBook, Hosts};
 use crate::job_desk::{Desk, shown};
-use crate::keeper::{Drain, Failed, Keeper, Observe, Stop};
+use crate::keeper::{Drain, Failed, Keeper, MAILBOX_SPARE, Observe, Renew, Stop};
 use crate::ledger::Ledger;
 use crate::system::ActorSystem;
 use crate::{Admission, Clock, HostsOptions, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
@@ -69,6 +69,7 @@ struct Room {
     ledger: Arc<Ledger>,
     stop_taking: CancellationToken,
     observe: Box<dyn Fn() -> BoxFuture<'static, Option<Value>> + Send + Sync>,
+    renew: Box<dyn Fn(Limits) -> BoxFuture<'static, ()> + Send + Sync>,
     drain: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
     end: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
     arbiter: Arbiter,
@@ -192,6 +193,7 @@ impl House {
             incoming,
             keeper.clone(),
             ledger.clone(),
+            self.0.options.clock.clone(),
             stop_taking.clone(),
         ));
         let room = Room::new(ledger, stop_taking, keeper, arbiter);
@@ -207,8 +209,7 @@ impl House {
     ) -> Addr<Keeper<A>> {
         let (clock, failures) = (self.0.options.clock.clone(), self.0.failures.clone());
         Keeper::start_in_arbiter(&arbiter.handle(), move |ctx| {
-            // the ledger's slots are the real bound; the few more are for Observe, Drain and Stop
-            ctx.set_mailbox_capacity(ledger.limits.mailbox_messages_max + 16);
+            ctx.set_mailbox_capacity(ledger.limits().mailbox_messages_max + MAILBOX_SPARE);
             Keeper::new(Box::new(factory), A::routes(), ledger, clock, failures)
         })
     }
@@ -251,6 +252,18 @@ impl House {
         })
     }
 
+    /// Other limits from now on. Every concern is built anew by its factory as soon as nothing of it is under way; its queue
+    /// stays.
+    pub async fn renew(&self, limits: Limits, drain_timeout: Duration) {
+        if let Some((hosts, _)) = &self.0.hosts {
+            hosts.set_drain_timeout(drain_timeout);
+        }
+        let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
+        for room in rooms.iter().filter(|room| !room.is_the_house()) {
+            (room.renew)(limits).await;
+        }
+    }
+
     /// What each concern was asked since boot.
     pub fn measures(&self) -> Vec<(&'static str, crate::Measures)> {
         let measures = |room: &Arc<Room>| (room.ledger.concern, room.ledger.measures());
@@ -263,7 +276,7 @@ impl House {
         let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
         for room in &rooms {
             // whoever drains can still be asked how it goes
-            if ![Itself::NAME, JobBook::NAME, HostBook::NAME].contains(&room.ledger.concern) {
+            if !room.is_the_house() {
                 room.stop_taking.cancel();
             }
         }
@@ -290,13 +303,17 @@ impl Room {
         keeper: Addr<Keeper<A>>,
         arbiter: Arbiter,
     ) -> Self {
-        let (observed, drained, ended) = (keeper.clone(), keeper.clone(), keeper);
+        let (observed, renewed, drained, ended) = (keeper.clone(), keeper.clone(), keeper.clone(), keeper);
         Self {
             ledger,
             stop_taking,
             observe: Box::new(move || {
                 let answer = observed.send(Observe);
                 async move { answer.await.ok().flatten() }.boxed()
+            }),
+            renew: Box::new(move |limits| {
+                let asked = renewed.send(Renew(limits));
+                asked.map(|_its_thread_may_be_gone| ()).boxed()
             }),
             drain: Box::new(move || {
                 let (tell, told) = oneshot::channel();
@@ -309,6 +326,11 @@ impl Room {
             }),
             arbiter,
         }
+    }
+
+    /// One of the house's own, which have no limits of their own to change.
+    fn is_the_house(&self) -> bool {
+        [Itself::NAME, JobBook::NAME, HostBook::NAME].contains(&self.ledger.concern)
     }
 
     async fn status(&self) -> ConcernStatus {

@@ -10,15 +10,18 @@ use tokio_util::sync::CancellationToken;
 use wire::house::ConcernState;
 use wire::{Code, ErrorBody, Subject};
 
+use crate::Clock;
 use crate::concern::{Call, Concern};
 use crate::keeper::{Keeper, Letter};
 use crate::ledger::{Asked, Ledger, deadline_passed};
+use crate::traced::{Traced, next_step};
 
 /// Takes requests until `stop`, then refuses what the bus still had queued.
 pub(crate) async fn run<A: Concern>(
     mut incoming: Incoming,
     keeper: Addr<Keeper<A>>,
     ledger: Arc<Ledger>,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
     loop {
@@ -26,7 +29,12 @@ pub(crate) async fn run<A: Concern>(
             biased;
             () = stop.cancelled() => break,
             delivery = incoming.next() => match delivery {
-                Some(delivery) => take(delivery, &keeper, &ledger),
+                Some(mut delivery) => {
+                    let trace = next_step(delivery.headers.traceparent.as_deref(), &*clock);
+                    delivery.headers.traceparent = Some(trace.to_string());
+                    let traced = Traced::request(trace, A::NAME, delivery.subject.verb());
+                    traced.clone().in_scope(|| take(delivery, traced, &keeper, &ledger));
+                }
                 // the bus itself ended
                 None => return,
             },
@@ -47,7 +55,7 @@ fn asked(subject: &Subject, responder: bus::Responder) -> Asked {
     }
 }
 
-fn take<A: Concern>(delivery: Delivery, keeper: &Addr<Keeper<A>>, ledger: &Ledger) {
+fn take<A: Concern>(delivery: Delivery, traced: Traced, keeper: &Addr<Keeper<A>>, ledger: &Ledger) {
     let Delivery {
         subject,
         headers,
@@ -77,6 +85,7 @@ fn take<A: Concern>(delivery: Delivery, keeper: &Addr<Keeper<A>>, ledger: &Ledge
             verb: subject.verb().to_owned(),
             headers,
             deadline,
+            traced,
         },
         payload,
         responder,

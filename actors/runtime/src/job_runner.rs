@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use wire::job::{JobAccepted, JobId};
-use wire::{Address, Code, ErrorBody, Request};
+use wire::{Address, Code, ErrorBody, Headers, Request};
 
 use crate::concern::{Call, Effect};
 use crate::job_context::JobContext;
 use crate::job_desk::{Desk, Recover};
+use crate::traced::Traced;
 
 mod attempt;
 mod dispatch;
@@ -75,6 +76,11 @@ impl Kinds {
         let body: Body = Arc::new(move |context, request| {
             let body = body.clone();
             let work = move || encoded(body(context, decoded::<R>(request)?)?);
+            let traced = Traced::current();
+            let work = move || match traced {
+                Some(traced) => traced.in_scope(work),
+                None => work(),
+            };
             async move {
                 match tokio::task::spawn_blocking(work).await {
                     Ok(result) => result,
@@ -110,10 +116,24 @@ fn encoded(out: impl Serialize) -> Result<Value, ErrorBody> {
 
 struct Inner {
     concern: &'static str,
-    kinds: Kinds,
+    work: Mutex<Work>,
     desk: Arc<Desk>,
+    slots: Arc<Semaphore>,
     /// For a single command: what it was asked for. Unbounded in itself: the store's jobs_open_max bounds what is sent.
     asked: Option<mpsc::UnboundedSender<JobId>>,
+}
+
+/// What a reload changes.
+struct Work {
+    kinds: Kinds,
+    parallel_jobs_max: usize,
+}
+
+impl Inner {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // nothing panics under this lock
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Runs the jobs of one concern; clones are the same runner.
@@ -123,14 +143,19 @@ pub struct Runner(Arc<Inner>);
 impl Runner {
     /// Starts to work: on what waits in the queues, or on what is asked for alone, as [`Recover`] says.
     pub(crate) fn start(desk: Arc<Desk>, concern: &'static str, kinds: Kinds, parallel_jobs_max: usize) -> Self {
-        let slots = Arc::new(Semaphore::new(parallel_jobs_max.max(1)));
+        let parallel_jobs_max = parallel_jobs_max.max(1);
+        let slots = Arc::new(Semaphore::new(parallel_jobs_max));
         let (asked, queue) = mpsc::unbounded_channel();
         let daemon = desk.recover == Recover::Resume;
         let tokio = desk.tokio.clone();
         let runner = Self(Arc::new(Inner {
             concern,
-            kinds,
+            work: Mutex::new(Work {
+                kinds,
+                parallel_jobs_max,
+            }),
             desk,
+            slots: slots.clone(),
             asked: (!daemon).then_some(asked),
         }));
         let weak = Arc::downgrade(&runner.0);
@@ -142,6 +167,32 @@ impl Runner {
         runner
     }
 
+    #[cfg(test)]
+    pub(crate) fn kinds(&self) -> Kinds {
+        self.0.work().kinds.clone()
+    }
+
+    /// Jobs that begin from now on are of these kinds, and at most so many run at once. Those that run go on as they began.
+    pub fn renew(&self, kinds: Kinds, parallel_jobs_max: usize) {
+        let Inner { desk, slots, .. } = &*self.0;
+        let after = parallel_jobs_max.max(1);
+        let mut work = self.0.work();
+        let before = std::mem::replace(&mut work.parallel_jobs_max, after);
+        work.kinds = kinds;
+        drop(work);
+        slots.add_permits(after.saturating_sub(before));
+        let fewer = u32::try_from(before.saturating_sub(after)).unwrap_or(u32::MAX);
+        if fewer > 0 {
+            let slots = slots.clone();
+            // behind the job that waits for a slot already, before those that come
+            desk.tokio.spawn(async move {
+                if let Ok(taken_away) = slots.acquire_many_owned(fewer).await {
+                    taken_away.forget();
+                }
+            });
+        }
+    }
+
     /// Accepts a job of the verb of `R`: durable first, then the answer.
     pub fn accept<A: 'static, R: Request<Reply = JobAccepted>>(
         &self,
@@ -149,14 +200,14 @@ impl Runner {
         call: &Call,
     ) -> Effect<A, JobAccepted> {
         let runner = self.clone();
-        let request_id = call.headers.request_id.clone();
+        let headers = call.headers.clone();
         // what was addressed to this host is its own; what any host may answer, any host may do
         let target = match R::ADDRESS {
             Address::Host => Target::Host(runner.0.desk.worker.host.clone()),
             Address::Cluster => Target::Any,
         };
         match serde_json::to_value(request) {
-            Ok(request) => Effect::run(async move { runner.submit(R::VERB, request, request_id, target).await }),
+            Ok(request) => Effect::run(async move { runner.submit(R::VERB, request, headers, target).await }),
             Err(e) => Effect::answer(Err(ErrorBody::new(
                 Code::Invalid,
                 format!("the request can't be kept: {e}"),
@@ -164,7 +215,7 @@ impl Runner {
         }
     }
 
-    /// Accepts a job.
+    /// Accepts a job; of the headers the request id and the trace count.
     ///
     /// # Errors
     /// `invalid` for an unknown kind, or the store's; nothing was accepted then.
@@ -172,16 +223,13 @@ impl Runner {
         &self,
         kind: &str,
         request: Value,
-        request_id: Option<String>,
+        headers: Headers,
         target: Target,
     ) -> Result<JobAccepted, ErrorBody> {
         let Inner {
-            concern,
-            kinds,
-            desk,
-            asked,
+            concern, desk, asked, ..
         } = &*self.0;
-        if !kinds.0.contains_key(kind) {
+        if !self.0.work().kinds.0.contains_key(kind) {
             return Err(ErrorBody::new(
                 Code::Invalid,
                 format!("{concern} has no jobs of kind '{kind}'; nothing was accepted"),
@@ -190,7 +238,8 @@ impl Runner {
         let new = NewJob {
             concern: (*concern).to_owned(),
             kind: kind.to_owned(),
-            request_id,
+            request_id: headers.request_id,
+            traceparent: headers.traceparent,
             target,
             request,
         };

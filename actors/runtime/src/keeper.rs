@@ -13,7 +13,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use bytes::Bytes;
 use futures::FutureExt;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use wire::house::ConcernState;
 use wire::{Code, ErrorBody};
@@ -22,17 +22,24 @@ use crate::clock::Clock;
 use crate::concern::{Call, Concern, Effect, Finish, Routes};
 use crate::ledger::{Asked, Ledger, deadline_passed};
 use crate::restart::{Budget, Verdict};
+use crate::{Limits, Slot};
+
+/// Room in an actor's mailbox beside the letters: for `Observe`, `Renew`, `Drain` and `Stop`. The ledger's slots are the real
+/// bound of letters.
+pub(crate) const MAILBOX_SPARE: usize = 16;
 
 /// One request on its way to the concern; holds its place in the mailbox.
 pub(crate) struct Letter {
     pub(crate) call: Call,
     pub(crate) payload: Bytes,
     pub(crate) responder: Asked,
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) slot: Slot,
 }
 
 /// Asks what the concern says of itself.
 pub(crate) struct Observe;
+/// Live by other limits from now on, and be built anew as soon as nothing is under way.
+pub(crate) struct Renew(pub(crate) Limits);
 /// Take nothing new; tell when all is answered.
 pub(crate) struct Drain(pub(crate) oneshot::Sender<()>);
 /// Answer what is left `unavailable`, and end.
@@ -43,6 +50,9 @@ impl Message for Letter {
 }
 impl Message for Observe {
     type Result = Option<Value>;
+}
+impl Message for Renew {
+    type Result = ();
 }
 impl Message for Drain {
     type Result = ();
@@ -67,6 +77,7 @@ pub(crate) struct Keeper<A: Concern> {
     generation: u64,
     queue: VecDeque<Letter>,
     in_flight: usize,
+    renewing: bool,
     budget: Budget,
     ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
@@ -92,7 +103,8 @@ impl<A: Concern> Keeper<A> {
             generation: 0,
             queue: VecDeque::new(),
             in_flight: 0,
-            budget: Budget::new(ledger.limits.restart),
+            renewing: false,
+            budget: Budget::new(ledger.limits().restart),
             ledger,
             clock,
             failures,
@@ -102,7 +114,10 @@ impl<A: Concern> Keeper<A> {
 
     /// Takes up messages in their order, as many as may be under way.
     fn pump(&mut self, ctx: &mut Ctx<A>) {
-        while self.in_flight < self.ledger.limits.in_flight_max {
+        if self.renewing && self.drained.is_empty() && !self.renew(ctx) {
+            return;
+        }
+        while self.in_flight < self.ledger.limits().in_flight_max {
             let Some(mut concern) = self.concern.take() else { break };
             let Some(letter) = self.queue.pop_front() else {
                 self.concern = Some(concern);
@@ -120,15 +135,33 @@ impl<A: Concern> Keeper<A> {
                 self.ledger.answer(responder, Err(deadline_passed(A::NAME, &call.verb)));
                 continue;
             }
-            let decided = catch_unwind(AssertUnwindSafe(|| self.routes.handle(&mut concern, &call, &payload)));
-            self.concern = Some(concern);
-            match decided {
-                Ok(Ok(effect)) => self.begin(effect, call, responder, ctx),
-                Ok(Err(refused)) => self.ledger.answer(responder, Err(refused)),
-                Err(unwound) => self.handler_died(&call, responder, unwound, ctx),
-            }
+            let traced = call.traced.clone();
+            traced.in_scope(|| {
+                let decided = catch_unwind(AssertUnwindSafe(|| self.routes.handle(&mut concern, &call, &payload)));
+                self.concern = Some(concern);
+                match decided {
+                    Ok(Ok(effect)) => self.begin(effect, call, responder, ctx),
+                    Ok(Err(refused)) => self.ledger.answer(responder, Err(refused)),
+                    Err(unwound) => self.handler_died(&call, responder, unwound, ctx),
+                }
+            });
         }
         self.tell_drained();
+    }
+
+    /// A successor, once nothing is under way; false until then.
+    fn renew(&mut self, ctx: &mut Ctx<A>) -> bool {
+        if self.in_flight > 0 {
+            return false;
+        }
+        self.renewing = false;
+        // one that died is built by its own hour, with what the factory finds then
+        if let Some(remains) = self.concern.take() {
+            self.generation += 1;
+            let _a_panic_at_its_end_changes_nothing = catch_unwind(AssertUnwindSafe(move || drop(remains)));
+            self.build(ctx);
+        }
+        true
     }
 
     fn begin(&mut self, effect: Effect<A, Value>, call: Call, responder: Asked, ctx: &mut Ctx<A>) {
@@ -141,11 +174,17 @@ impl<A: Concern> Keeper<A> {
             let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
             finish.and_then(|finish| dropped.map(|()| finish))
         };
-        ctx.spawn(guarded.into_actor(self).map(move |finish, keeper, ctx| {
-            keeper.in_flight -= 1;
-            keeper.end(finish, generation, &call, responder, ctx);
-            keeper.pump(ctx);
-        }));
+        ctx.spawn(
+            call.traced
+                .run(guarded)
+                .into_actor(self)
+                .map(move |finish, keeper, ctx| {
+                    keeper.in_flight -= 1;
+                    let traced = call.traced.clone();
+                    traced.in_scope(|| keeper.end(finish, generation, &call, responder, ctx));
+                    keeper.pump(ctx);
+                }),
+        );
     }
 
     fn end(
@@ -229,7 +268,7 @@ impl<A: Concern> Keeper<A> {
 
     fn fail(&mut self, cause: &str, why: &str) {
         let deaths = self.budget.deaths();
-        let restart = self.ledger.limits.restart;
+        let restart = self.ledger.limits().restart;
         tracing::error!(
             concern = A::NAME,
             cause,
@@ -304,6 +343,17 @@ impl<A: Concern> Handler<Observe> for Keeper<A> {
                 None
             }
         }
+    }
+}
+
+impl<A: Concern> Handler<Renew> for Keeper<A> {
+    type Result = ();
+    fn handle(&mut self, Renew(limits): Renew, ctx: &mut Ctx<A>) {
+        ctx.set_mailbox_capacity(limits.mailbox_messages_max + MAILBOX_SPARE);
+        self.ledger.set_limits(limits);
+        self.budget.set(limits.restart);
+        self.renewing = true;
+        self.pump(ctx);
     }
 }
 

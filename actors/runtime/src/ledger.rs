@@ -1,16 +1,15 @@
 //! What is known of a concern outside its thread: its state, its counts, its mailbox's free slots.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wire::house::{ConcernState, ConcernStatus};
 use wire::{Code, ErrorBody};
 
-use crate::Limits;
 use crate::measures::Measures;
+use crate::{Limits, Slot, Slots};
 
 #[derive(Debug)]
 struct Books {
@@ -33,8 +32,8 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) concern: &'static str,
-    pub(crate) limits: Limits,
-    slots: Arc<Semaphore>,
+    limits: Mutex<Limits>,
+    slots: Slots,
     books: Mutex<Books>,
 }
 
@@ -42,8 +41,8 @@ impl Ledger {
     pub(crate) fn new(concern: &'static str, limits: Limits) -> Self {
         Self {
             concern,
-            limits,
-            slots: Arc::new(Semaphore::new(limits.mailbox_messages_max)),
+            limits: Mutex::new(limits),
+            slots: Slots::default(),
             books: Mutex::new(Books {
                 state: ConcernState::Up,
                 why: String::new(),
@@ -60,8 +59,17 @@ impl Ledger {
     }
 
     /// A place in the mailbox, until the message is taken up; `None` when it is full.
-    pub(crate) fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.slots.clone().try_acquire_owned().ok()
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        self.slots.take(self.limits().mailbox_messages_max)
+    }
+
+    /// The limits as they are now; a reload changes them.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     pub(crate) fn state(&self) -> ConcernState {
@@ -81,6 +89,7 @@ impl Ledger {
     /// Counts and sends an answer.
     pub(crate) fn answer(&self, asked: Asked, result: Result<Value, ErrorBody>) {
         let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |_| "ok");
+        tracing::debug!(outcome, "answered");
         {
             let mut books = self.books();
             *books.answered.entry(outcome.to_owned()).or_default() += 1;
@@ -110,7 +119,8 @@ impl Ledger {
     }
 
     pub(crate) fn busy(&self) -> ErrorBody {
-        let max = self.limits.mailbox_messages_max;
+        let limits = self.limits();
+        let max = limits.mailbox_messages_max;
         ErrorBody::new(
             Code::Busy,
             format!(
@@ -118,17 +128,16 @@ impl Ledger {
                 self.concern
             ),
         )
-        .retry_after_ms(self.limits.retry_after_ms)
+        .retry_after_ms(limits.retry_after_ms)
     }
 
     pub(crate) fn status(&self, observed: Value) -> ConcernStatus {
         let books = self.books();
-        let max = self.limits.mailbox_messages_max;
         ConcernStatus {
             concern: self.concern.to_owned(),
             state: books.state,
-            mailbox_messages: max.saturating_sub(self.slots.available_permits()) as u64,
-            mailbox_messages_max: max as u64,
+            mailbox_messages: self.slots.taken() as u64,
+            mailbox_messages_max: self.limits().mailbox_messages_max as u64,
             answered: books.answered.clone(),
             deaths: books.deaths.clone(),
             observed,

@@ -14,6 +14,8 @@
 //!   successor within a restart budget, and keeps the queue meanwhile.
 //! * `inlet`: between bus and mailbox; full means `busy`, late means `deadline`, and nothing is dropped in silence.
 //! * [`Runner`], [`Kinds`], [`JobContext`]: long work: durable first, then acknowledged, then run.
+//! * [`House::renew`]: other limits, and every concern built anew by its factory, which reads the configuration of the day.
+//! * [`Traced`]: a request's and a job's log lines have the id of its trace, and so has what it asks and tells.
 //! * [`Clock`]: time and randomness; [`SystemClock`] is the only place that reads them from the host.
 //!
 //! Invariants: no input and no panic of a concern ends the process or another concern; every request that reached a mailbox
@@ -36,7 +38,9 @@ mod keeper;
 mod ledger;
 mod measures;
 mod restart;
+mod slots;
 mod system;
+mod traced;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +58,8 @@ pub use job_desk::{Admission, Recover};
 pub use job_runner::{Kinds, OnCrash, Runner};
 pub use measures::{BUCKETS_S, Histogram, Measures};
 pub use restart::Restart;
+pub use slots::{Slot, Slots};
+pub use traced::{Traced, next_step};
 
 /// The limits of one concern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,11 @@ impl Budget {
         }
     }
 
+    /// Another budget; the deaths so far count in it.
+    pub(crate) fn set(&mut self, restart: Restart) {
+        self.restart = restart;
+    }
+
     /// Enters a death at `now_ms` (monotonic).
     pub(crate) fn died(&mut self, now_ms: u64) -> Verdict {
         let window_ms = self.restart.window_s.saturating_mul(1_000);

@@ -19,6 +19,9 @@ pub struct CloudEvent<T> {
     pub time: String,
     /// Always `application/json`.
     pub datacontenttype: String,
+    /// `traceparent` (the CloudEvents extension for distributed tracing): what it happened for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// What happened.
     pub data: T,
 }
@@ -33,6 +36,7 @@ impl<T: crate::Topic> CloudEvent<T> {
             kind: format!("windlass.{}.{}", T::CONCERN, T::WHAT),
             time,
             datacontenttype: "application/json".into(),
+            traceparent: None,
             data,
         }
     }

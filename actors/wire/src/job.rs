@@ -89,6 +89,9 @@ pub struct Job {
     /// The idempotency key that it was submitted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// `traceparent` of the request that asked for it: every attempt at it belongs to that trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The one host that may do it; any host that serves the concern when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<HostId>,
@@ -264,6 +267,7 @@ impl Job {
             concern: "snapshot".into(),
             kind: "create".into(),
             request_id: Some("nightly-web1-2026-11-24".into()),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             target: HostId::new("h1").ok(),
             host: HostId::new("h1").ok(),
             state: JobState::Running,

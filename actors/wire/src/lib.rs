@@ -25,6 +25,7 @@ pub mod rack_scheduler;
 pub mod repo;
 pub mod snapshot;
 pub mod subject;
+pub mod trace;
 
 pub use catalog::{Address, Request, Topic};
 pub use envelope::{Answer, Code, ErrorBody, Headers};

@@ -8,7 +8,7 @@
 //! * [`InProcess`] is the embedded implementation; it passes encoded bytes only, so that a type that can't be read
 //!   back shows without a server. `windlass-nats` takes the same seat.
 //! * [`rules`]: what every bus refuses, and the words of its errors.
-//! * [`call`] and [`announce`] are the typed way to use a bus.
+//! * [`call`] and [`announce`] are the typed way to use a bus; what they send belongs to the [`trace`] of their task.
 //! * `conformance` (feature `testing`) is what every implementation and decorator has to pass.
 //!
 //! What is absent: no retry (the asker knows what may be asked twice), no ordering between subjects, no delivery after
@@ -30,6 +30,7 @@ mod faulty;
 mod in_process;
 mod incoming;
 pub mod rules;
+pub mod trace;
 mod typed;
 
 #[cfg(test)]

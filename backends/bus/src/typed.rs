@@ -6,7 +6,7 @@ use serde_json::Value;
 use wire::event::CloudEvent;
 use wire::{Answer, Code, ErrorBody, Headers, HostId, Request, Subject, Topic};
 
-use crate::{Bus, BusError, Kind, PAYLOAD_BYTES_MAX};
+use crate::{Bus, BusError, Kind, PAYLOAD_BYTES_MAX, trace};
 
 /// Asks with a typed request. `host` counts only for host-addressed verbs.
 ///
@@ -20,7 +20,7 @@ pub async fn call<R: Request>(
 ) -> Result<R::Reply, ErrorBody> {
     let subject = R::subject(host).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
     let payload = encode(&subject, request)?;
-    let answer = bus.request(&subject, headers, payload).await?;
+    let answer = bus.request(&subject, in_trace(headers), payload).await?;
     read_answer::<R::Reply>(&subject, &answer)
 }
 
@@ -35,8 +35,25 @@ pub async fn call_json(
     headers: Headers,
 ) -> Result<Value, ErrorBody> {
     let payload = encode(subject, request)?;
-    let answer = bus.request(subject, headers, payload).await?;
+    let answer = bus.request(subject, in_trace(headers), payload).await?;
     read_answer::<Value>(subject, &answer)
+}
+
+/// Headers that name no trace get that of the present task.
+fn in_trace(mut headers: Headers) -> Headers {
+    if headers.traceparent.is_none() {
+        headers.traceparent = trace::current().map(|trace| trace.to_string());
+    }
+    headers
+}
+
+/// An event with the trace that it was published in.
+#[derive(Serialize)]
+struct Traced<'a, T> {
+    #[serde(flatten)]
+    event: &'a CloudEvent<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 /// Publishes a typed event.
@@ -45,7 +62,11 @@ pub async fn call_json(
 /// `Invalid` when it can't be encoded or is too large.
 pub async fn announce<T: Topic>(bus: &dyn Bus, event: &CloudEvent<T>) -> Result<(), BusError> {
     let subject = T::subject().map_err(|e| BusError::new(Kind::Invalid, e.to_string()))?;
-    let payload = serde_json::to_vec(event).map_err(|e| {
+    let traceparent = match event.traceparent {
+        None => trace::current().map(|trace| trace.to_string()),
+        Some(_) => None,
+    };
+    let payload = serde_json::to_vec(&Traced { event, traceparent }).map_err(|e| {
         BusError::new(
             Kind::Invalid,
             format!("the event for {subject} can't be encoded; nothing was published"),

@@ -74,6 +74,7 @@ fn new(concern: &str, request_id: Option<&str>) -> NewJob {
         concern: concern.into(),
         kind: "create".into(),
         request_id: request_id.map(str::to_owned),
+        traceparent: None,
         target: Target::Any,
         request: json!({"vm": "web1"}),
     }

@@ -57,6 +57,7 @@ impl Record {
                 concern: new.concern,
                 kind: new.kind,
                 request_id: new.request_id,
+                traceparent: new.traceparent,
                 target: match new.target {
                     Target::Host(host) => Some(host),
                     Target::Any => None,

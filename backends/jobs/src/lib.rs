@@ -174,6 +174,8 @@ pub struct NewJob {
     pub kind: String,
     /// The idempotency key: the same key, concern and kind name one job.
     pub request_id: Option<String>,
+    /// The trace that it belongs to; of a duplicate the first one's counts.
+    pub traceparent: Option<String>,
     /// Which hosts may do it.
     pub target: Target,
     /// The request.
@@ -296,6 +298,10 @@ pub trait Jobs: Debug + Send + Sync + 'static {
     /// # Errors
     /// As the storage's.
     async fn recover(&self, worker: &Worker) -> Result<()>;
+
+    /// Other limits from now on. What was fixed when the store was opened stays: the lease, on which every ticket counts, and,
+    /// where many hosts share a queue, `jobs_open_max`.
+    fn set_limits(&self, limits: Limits);
 }
 
 /// Counts what is written to it.

@@ -32,7 +32,7 @@ type Leases = HashMap<JobId, u64>;
 pub struct Redb {
     db: Database,
     source: Source,
-    limits: Limits,
+    limits: Arc<Mutex<Limits>>,
     leases: Arc<Mutex<Leases>>,
     more: Arc<Notify>,
 }
@@ -43,10 +43,14 @@ impl Redb {
         Self {
             db,
             source,
-            limits,
+            limits: Arc::new(Mutex::new(limits)),
             leases: Arc::default(),
             more: Arc::default(),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
@@ -54,7 +58,7 @@ impl Redb {
     }
 
     fn renew(&self, id: &JobId) {
-        let until = (self.source.monotonic_ms)().saturating_add(self.limits.lease_ms);
+        let until = (self.source.monotonic_ms)().saturating_add(self.limits().lease_ms);
         self.leases().insert(id.clone(), until);
     }
 
@@ -63,7 +67,7 @@ impl Redb {
         &self,
         work: impl FnOnce(&mut Tables<'_>, Now) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (now, limits) = (self.source.now(), self.limits);
+        let (now, limits) = (self.source.now(), self.limits());
         self.db
             .write(move |txn| work(&mut Tables::open(txn, limits)?, now))
             .await
@@ -97,7 +101,11 @@ impl Redb {
             });
             lapsed
         };
-        let (lease_ms, deliveries_max) = (self.limits.lease_ms, self.limits.deliveries_max);
+        let Limits {
+            lease_ms,
+            deliveries_max,
+            ..
+        } = self.limits();
         for id in lapsed {
             let why = format!("its worker was silent for {lease_ms} ms");
             self.change(&id, move |record, now| {
@@ -152,7 +160,7 @@ impl fmt::Debug for Redb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redb")
             .field("db", &self.db)
-            .field("limits", &self.limits)
+            .field("limits", &self.limits())
             .finish()
     }
 }
@@ -200,7 +208,7 @@ impl Jobs for Redb {
             if let Some(taken) = self.claim(worker, names.clone()).await? {
                 return Ok(Some(taken));
             }
-            let look_ms = (self.limits.lease_ms / 3).clamp(1, LOOK_EVERY_MS);
+            let look_ms = (self.limits().lease_ms / 3).clamp(1, LOOK_EVERY_MS);
             let some_in_hand = !self.leases().is_empty();
             tokio::select! {
                 () = &mut until => return Ok(None),
@@ -218,7 +226,7 @@ impl Jobs for Redb {
     }
 
     fn keep_every(&self) -> Duration {
-        Duration::from_millis((self.limits.lease_ms / 3).max(1))
+        Duration::from_millis((self.limits().lease_ms / 3).max(1))
     }
 
     async fn keep(&self, ticket: &Ticket) -> Result<Job> {
@@ -236,7 +244,7 @@ impl Jobs for Redb {
     }
 
     async fn progress(&self, ticket: &Ticket, progress: Progress) -> Result<Job> {
-        let (held, now, limits) = (ticket.clone(), self.source.now(), self.limits);
+        let (held, now, limits) = (ticket.clone(), self.source.now(), self.limits());
         self.db
             .write_lazily(move |txn| {
                 let mut tables = Tables::open(txn, limits)?;
@@ -319,7 +327,7 @@ impl Jobs for Redb {
     }
 
     async fn recover(&self, worker: &Worker) -> Result<()> {
-        let (worker, deliveries_max) = (worker.clone(), self.limits.deliveries_max);
+        let (worker, deliveries_max) = (worker.clone(), self.limits().deliveries_max);
         self.write(move |tables, now| {
             let mut interrupted = 0;
             for id in tables.open_ids()?.into_iter().rev() {
@@ -341,6 +349,14 @@ impl Jobs for Redb {
         .await?;
         self.more.notify_waiters();
         Ok(())
+    }
+
+    fn set_limits(&self, limits: Limits) {
+        let mut now = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = Limits {
+            lease_ms: now.lease_ms,
+            ..limits
+        };
     }
 }
 

@@ -70,6 +70,7 @@ fn new(request_id: Option<&str>) -> NewJob {
         concern: "mill".into(),
         kind: "grind".into(),
         request_id: request_id.map(str::to_owned),
+        traceparent: None,
         target: Target::Host(worker("1").host),
         request: json!(1),
     }

@@ -81,7 +81,9 @@ struct Inner {
     queue: Queue,
     records: Records,
     source: Source,
-    options: JobsOptions,
+    /// How long a worker may be silent; fixed, for the queues' consumers have it too.
+    lease: Duration,
+    limits: Mutex<Limits>,
     last_id: Mutex<Option<JobId>>,
     lanes: Mutex<HashMap<(HostId, String), Arc<Lane>>>,
     /// What this process has in hand.
@@ -115,7 +117,8 @@ impl JetstreamJobs {
             queue: Queue::open(lattice, &options).await?,
             records: Records::open(lattice).await?,
             source,
-            options,
+            lease: Duration::from_millis(options.limits.lease_ms),
+            limits: Mutex::new(options.limits),
             last_id: Mutex::new(None),
             lanes: Mutex::default(),
             held: Mutex::default(),
@@ -126,12 +129,21 @@ impl JetstreamJobs {
 }
 
 impl Inner {
-    fn limits(&self) -> &Limits {
-        &self.options.limits
+    fn limits(&self) -> Limits {
+        *lock(&self.limits)
+    }
+
+    fn set_limits(&self, limits: Limits) {
+        let mut now = lock(&self.limits);
+        *now = Limits {
+            lease_ms: now.lease_ms,
+            jobs_open_max: now.jobs_open_max,
+            ..limits
+        };
     }
 
     fn lease(&self) -> Duration {
-        Duration::from_millis(self.limits().lease_ms)
+        self.lease
     }
 
     fn next_id(&self) -> JobId {

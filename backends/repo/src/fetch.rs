@@ -233,7 +233,9 @@ pub(crate) fn run(
     limits: FetchLimits,
 ) -> BoxStream<'static, Result<(BlobId, Bytes)>> {
     let (send, receive) = mpsc::channel::<Batch>(IN_FLIGHT_LIMIT);
-    tokio::spawn(drive(store, key, plan, limits, send));
+    tokio::spawn(tracing::Instrument::in_current_span(drive(
+        store, key, plan, limits, send,
+    )));
     stream::unfold(receive, |mut receive| async move {
         let (batch, held) = receive.recv().await?;
         let items: Vec<Result<(BlobId, Bytes)>> = match batch {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tracing::Instrument as _;
 use ulid::Ulid;
 
 use crate::blob::{BLOB_RAW_BYTES_MAX, BlobKind, BlobSink, Put, compress};
@@ -119,7 +120,7 @@ impl Session {
         };
         let object = Bytes::from(doc::encode(DocKind::Session, &body)?);
         io::put(repo.store(), &session_key(&id), object.clone()).await?;
-        let renewal = tokio::spawn(renew(repo.clone(), session_key(&id), object)).abort_handle();
+        let renewal = tokio::spawn(renew(repo.clone(), session_key(&id), object).in_current_span()).abort_handle();
         let inner = Inner {
             id,
             runtime: Handle::current(),

@@ -225,7 +225,7 @@ async fn follow_orders(hosts: Arc<Hosts>) {
             continue;
         }
         let drained_for = Duration::from_millis(hosts.clock.monotonic_ms().saturating_sub(began_ms));
-        if drained_for >= hosts.options.drain_timeout {
+        if drained_for >= hosts.drain_timeout() {
             hosts.desk.leave_running();
         }
     }

@@ -13,6 +13,7 @@ use super::{Inner, OnCrash};
 use crate::job_context::JobContext;
 use crate::job_desk::{Desk, Stops};
 use crate::keeper::panic_text;
+use crate::traced::{Traced, next_step};
 
 /// Progress is stored and published at most this often, in milliseconds.
 const PROGRESS_EVERY_MS: u64 = 200;
@@ -23,17 +24,25 @@ const CONCLUDE_AGAIN_MS: u64 = 100;
 /// The longest of these pauses, in milliseconds.
 const CONCLUDE_AGAIN_MS_MAX: u64 = 3_000;
 
-/// Runs a job that was taken, to the end of this attempt.
+/// Runs a job that was taken, to the end of this attempt. Whoever took it, and however often: it belongs to the trace of the
+/// request that asked for it.
 pub(super) async fn run(inner: &Arc<Inner>, taken: Taken) {
+    let trace = next_step(taken.job.traceparent.as_deref(), &*inner.desk.clock);
+    let traced = Traced::job(trace, &taken.job);
+    traced.run(run_traced(inner, taken, &traced)).await;
+}
+
+async fn run_traced(inner: &Arc<Inner>, taken: Taken, traced: &Traced) {
     let desk = &inner.desk;
     let Taken { job, ticket } = taken;
+    tracing::info!(resumed = ticket.resumed, "job begins");
     let stops = desk.register(&job.id);
     desk.announce(&job).await;
     let ended = CancellationToken::new();
     let keeping = desk
         .tokio
-        .spawn(keep(desk.clone(), ticket.clone(), stops.cancel.clone(), ended.clone()));
-    let outcome = carry_out(inner, job, &ticket, &stops).await;
+        .spawn(traced.run(keep(desk.clone(), ticket.clone(), stops.cancel.clone(), ended.clone())));
+    let outcome = carry_out(inner, job, &ticket, &stops, traced).await;
     conclude(desk, &ticket, outcome).await;
     // kept until its end is stored, however long that takes
     ended.cancel();
@@ -41,13 +50,14 @@ pub(super) async fn run(inner: &Arc<Inner>, taken: Taken) {
     desk.deregister(&ticket.job);
 }
 
-async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops) -> Outcome {
-    let Inner { kinds, desk, .. } = &**inner;
-    let Some((on_crash, body)) = kinds.0.get(job.kind.as_str()) else {
+async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops, traced: &Traced) -> Outcome {
+    let desk = &inner.desk;
+    let kind = inner.work().kinds.0.get(job.kind.as_str()).cloned();
+    let Some((on_crash, body)) = kind else {
         let message = format!("this windlass has no jobs of kind '{}.{}'", job.concern, job.kind);
         return Outcome::Failed(ErrorBody::new(Code::Unavailable, message));
     };
-    if ticket.resumed && *on_crash == OnCrash::Fail {
+    if ticket.resumed && on_crash == OnCrash::Fail {
         let message = format!(
             "job {} ended with the process that ran it and can't be taken up again",
             job.id
@@ -56,10 +66,14 @@ async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops)
     }
     let (id, request) = (job.id.clone(), job.request.clone());
     let (context, progress) = JobContext::new(job, desk.clock.clone(), stops.cancel.clone());
-    let reporter = desk.tokio.spawn(report(desk.clone(), ticket.clone(), progress));
-    let body = body.clone();
+    let reporter = desk
+        .tokio
+        .spawn(traced.run(report(desk.clone(), ticket.clone(), progress)));
     // a task of its own, so that a panic of the body (or of the closure that makes it) ends there
-    let ended = desk.tokio.spawn(async move { body(context, request).await }).await;
+    let ended = desk
+        .tokio
+        .spawn(traced.run(async move { body(context, request).await }))
+        .await;
     // its sender went with the context; what it had not written yet, it writes before it ends
     let _reporter_never_fails = reporter.await;
     match ended {
@@ -135,7 +149,10 @@ async fn conclude(desk: &Desk, ticket: &Ticket, mut outcome: Outcome) {
     let mut pause_ms = CONCLUDE_AGAIN_MS;
     loop {
         let error = match desk.jobs.finish(ticket, outcome.clone()).await {
-            Ok(job) => return desk.announce(&job).await,
+            Ok(job) => {
+                tracing::info!(state = job.state.as_str(), "job ends");
+                return desk.announce(&job).await;
+            }
             Err(e) => e,
         };
         let asked_ms = desk.clock.monotonic_ms().saturating_sub(began_ms);

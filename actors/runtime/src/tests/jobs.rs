@@ -317,3 +317,45 @@ async fn a_job_that_can_t_be_taken_up_again_is_failed_after_a_crash() {
     assert_eq!(gauge.begun.load(Ordering::SeqCst), 0);
     site.house.drain(Duration::from_millis(1)).await;
 }
+
+/// A reload changes how many jobs run at once: more begin at once, fewer are left as they end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_runner_runs_as_many_at_once_as_it_may() {
+    let site = Site::new().await;
+    let (gauge, runner) = add_mill(&site.house, OnCrash::Fail, 1).await;
+    let kinds = runner.kinds();
+    let endless = async || site.submit(grind(Work::Endless), None).await.job;
+    let now = |count| {
+        let gauge = gauge.clone();
+        eventually(move || {
+            let gauge = gauge.clone();
+            async move { gauge.now.load(Ordering::SeqCst) == count }
+        })
+    };
+    let first = [endless().await, endless().await, endless().await];
+    now(1).await;
+    runner.renew(kinds.clone(), 3);
+    now(3).await;
+    runner.renew(kinds, 1);
+    let next = [endless().await, endless().await];
+    for job in &first {
+        assert!(gauge.now.load(Ordering::SeqCst) <= 3);
+        let cancel = JobCancel { job: job.clone() };
+        bus::call(&*site.bus, &host(), &cancel, Headers::default())
+            .await
+            .unwrap();
+        site.job_is(job, JobState::Cancelled).await;
+    }
+    site.job_is(&next[0], JobState::Running).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(gauge.now.load(Ordering::SeqCst), 1);
+    assert_eq!(site.show(&next[1]).await.state, JobState::Queued);
+    for job in next.iter().rev() {
+        let cancel = JobCancel { job: job.clone() };
+        bus::call(&*site.bus, &host(), &cancel, Headers::default())
+            .await
+            .unwrap();
+    }
+    // a runtime ends with its blocking work
+    now(0).await;
+}

@@ -447,3 +447,34 @@ fn the_default_budget_is_what_the_documents_say() {
     } = Restart::default();
     assert_eq!((deaths_max, window_s), (5, 60));
 }
+
+/// A reload: other limits, and a successor that the factory builds; what is under way ends first, and the queue stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_concern_ends_what_it_has_and_lives_by_the_new_limits() {
+    let (site, tower) = Site::with_bell(limits()).await;
+    let slow = tokio::spawn({
+        let bus = site.bus.clone();
+        async move {
+            let ring = Ring { n: 1, how: How::Slowly };
+            bus::call(&*bus, &host(), &ring, Headers::default()).await
+        }
+    });
+    eventually(|| async { site.bell().await.observed["built"] == 1 && site.waiting() == 0 }).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let fewer = Limits {
+        mailbox_messages_max: 3,
+        ..limits()
+    };
+    site.house.renew(fewer, Duration::from_secs(1)).await;
+    let next = site.ring(2, How::Well).await.unwrap();
+    assert_eq!(next.built, 2, "a successor answers");
+    assert_eq!(slow.await.unwrap().unwrap().built, 1, "what was under way ended first");
+    let bell = site.bell().await;
+    assert_eq!((bell.mailbox_messages_max, bell.state), (3, ConcernState::Up));
+    assert!(bell.deaths.is_empty(), "{:?}", bell.deaths);
+    // a factory that panics then is a death like another
+    tower.bad_builds.store(1, Ordering::SeqCst);
+    site.house.renew(limits(), Duration::from_secs(1)).await;
+    eventually(|| async { site.bell().await.state == ConcernState::Up }).await;
+    assert_eq!(site.ring(3, How::Well).await.unwrap().n, 3);
+}

@@ -110,8 +110,10 @@ pub fn ingest(
         merged: Condvar::new(),
         stopped: AtomicBool::new(false),
     };
+    let span = tracing::Span::current();
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..threads).map(|_| scope.spawn(|| work.run())).collect();
+        let run = || span.in_scope(|| work.run());
+        let started: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
         for thread in started {
             // One that panicked has left its error.
             let _ = thread.join();

@@ -87,6 +87,7 @@ mod tests {
             concern: "mill".into(),
             kind: "grind".into(),
             request_id: None,
+            traceparent: None,
             target: Target::Any,
             request: serde_json::json!(1),
         };

@@ -427,4 +427,7 @@ impl Jobs for JetstreamJobs {
     async fn recover(&self, worker: &Worker) -> Result<()> {
         self.0.recover(worker).await
     }
+    fn set_limits(&self, limits: jobs::Limits) {
+        self.0.set_limits(limits);
+    }
 }

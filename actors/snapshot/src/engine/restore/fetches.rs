@@ -49,10 +49,12 @@ pub(crate) fn fetch_into(
             .get_or_insert(error);
     };
     let mut count = 0;
+    let span = tracing::Span::current();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
-            let (receive, take, fail) = (receive.clone(), &take, &fail);
+            let (receive, take, fail, span) = (receive.clone(), &take, &fail, &span);
             scope.spawn(move || {
+                let _in_trace = span.enter();
                 for (id, data) in receive {
                     if let Err(error) = take(id, data) {
                         fail(error);

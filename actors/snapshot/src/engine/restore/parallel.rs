@@ -18,9 +18,11 @@ pub(super) fn for_each<T: Send, S: Default>(
     }
     let queue = Mutex::new(items.iter_mut());
     let failed: Mutex<Option<SnapshotError>> = Mutex::new(None);
+    let span = tracing::Span::current();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                let _in_trace = span.enter();
                 let mut state = S::default();
                 loop {
                     let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
