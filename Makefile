@@ -62,7 +62,8 @@ fuzz: deps-fuzz ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60)
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
 	$(PYTHON) bench/run.py $(BENCH_ARGS)
-	$(CARGO) bench -q -p windlass-nats --bench jobs_submit --locked $(CARGO_FLAGS)
+	$(PYTHON) bench/idle.py
+	$(CARGO) bench -q -p windlass-nats --bench requests --bench jobs_submit --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --bench rack_lattice --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 1 200 medium \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 5 --budget-s 60

@@ -10,10 +10,11 @@
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
 //! - [`limits`]: places that are full, or may not be written, also for root
-//! - [`nats`]: real NATS servers, alone or as a cluster of three
+//! - [`nats`]: real NATS servers, alone or as a cluster of three, on loopback or in namespaces
+//! - [`netns`]: network namespaces with own addresses, whose cables can be pulled
 //!
 //! A tool that is missing is an error that names its package, never a skipped test. Needed: `/dev/fuse` and root for
-//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], `qemu-utils` and `qemu-system-x86` for [`qemu`], root for [`limits`], and what
+//! [`power`] (without root also the package `fuse3`), the package `e2fsprogs` for [`disk`], `qemu-utils` and `qemu-system-x86` for [`qemu`], root for [`limits`] and [`netns`] (which wants `iproute2` too), and what
 //! `scripts/deps.sh test` installs for [`nats`].
 
 pub mod azurite;
@@ -21,6 +22,7 @@ pub mod disk;
 pub mod fault_proxy;
 pub mod limits;
 pub mod nats;
+pub mod netns;
 pub mod power;
 pub mod process;
 pub mod qemu;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
 
+use crate::netns::Namespace;
+
 /// A run that takes longer is killed and is an error.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -126,6 +128,7 @@ pub struct Windlass {
     binary: PathBuf,
     environment: Vec<(OsString, OsString)>,
     timeout: Duration,
+    place: Option<Namespace>,
 }
 
 impl Windlass {
@@ -153,6 +156,7 @@ impl Windlass {
             binary: binary.to_owned(),
             environment,
             timeout: RUN_TIMEOUT,
+            place: None,
         }
     }
 
@@ -160,6 +164,13 @@ impl Windlass {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().into(), value.as_ref().into()));
+        self
+    }
+
+    /// Runs in a network namespace.
+    #[must_use]
+    pub fn inside(mut self, place: &Namespace) -> Self {
+        self.place = Some(place.clone());
         self
     }
 
@@ -171,7 +182,10 @@ impl Windlass {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.place {
+            Some(place) => place.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
         for (name, _) in std::env::vars_os().filter(|(n, _)| n.as_encoded_bytes().starts_with(b"WINDLASS_")) {
             command.env_remove(name);
         }

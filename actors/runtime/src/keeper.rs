@@ -165,7 +165,6 @@ impl<A: Concern> Keeper<A> {
     }
 
     fn begin(&mut self, effect: Effect<A, Value>, call: Call, responder: Asked, ctx: &mut Ctx<A>) {
-        self.in_flight += 1;
         let generation = self.generation;
         let mut future = effect.into_future();
         let guarded = async move {
@@ -174,17 +173,18 @@ impl<A: Concern> Keeper<A> {
             let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
             finish.and_then(|finish| dropped.map(|()| finish))
         };
-        ctx.spawn(
-            call.traced
-                .run(guarded)
-                .into_actor(self)
-                .map(move |finish, keeper, ctx| {
-                    keeper.in_flight -= 1;
-                    let traced = call.traced.clone();
-                    traced.in_scope(|| keeper.end(finish, generation, &call, responder, ctx));
-                    keeper.pump(ctx);
-                }),
-        );
+        let mut running = Box::pin(call.traced.run(guarded));
+        // what is known at once needs no further turn of this thread
+        if let Some(finish) = (&mut running).now_or_never() {
+            return self.end(finish, generation, &call, responder, ctx);
+        }
+        self.in_flight += 1;
+        ctx.spawn(running.into_actor(self).map(move |finish, keeper, ctx| {
+            keeper.in_flight -= 1;
+            let traced = call.traced.clone();
+            traced.in_scope(|| keeper.end(finish, generation, &call, responder, ctx));
+            keeper.pump(ctx);
+        }));
     }
 
     fn end(

@@ -143,6 +143,19 @@ async fn done(jobs: &impl Jobs, taken: &Taken) {
     assert_eq!(job.state, JobState::Done);
 }
 
+/// So many jobs are open. Servers that keep a queue in several copies take a message out a moment after its end was acknowledged.
+async fn open_are(jobs: &impl Jobs, count: u64) {
+    let mut seen = 0;
+    for _ in 0..200 {
+        seen = jobs.open_count().await.expect("count");
+        if seen == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(seen, count);
+}
+
 async fn state(jobs: &impl Jobs, id: &JobId) -> JobState {
     jobs.show(id).await.expect("show").state
 }

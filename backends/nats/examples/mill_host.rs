@@ -41,12 +41,32 @@ impl Request for Grind {
     }
 }
 
+/// Answers after so many milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+struct Doze {
+    ms: u64,
+}
+
+impl Request for Doze {
+    type Reply = u64;
+    const CONCERN: &'static str = "mill";
+    const VERB: &'static str = "doze";
+    const ADDRESS: Address = Address::Cluster;
+    const ABOUT: &'static str = "Answers late";
+    fn sample() -> Self {
+        Self { ms: 1 }
+    }
+    fn sample_reply() -> u64 {
+        1
+    }
+}
+
 struct Mill(Runner);
 
 impl Concern for Mill {
     const NAME: &'static str = "mill";
     fn routes() -> Routes<Self> {
-        Routes::new().on(Self::grind)
+        Routes::new().on(Self::grind).on(Self::doze)
     }
     fn observed(&self) -> Value {
         Value::Null
@@ -56,6 +76,12 @@ impl Concern for Mill {
 impl Mill {
     fn grind(&mut self, request: Grind, call: &Call) -> Effect<Self, JobAccepted> {
         self.0.accept(&request, call)
+    }
+    fn doze(&mut self, request: Doze, _: &Call) -> Effect<Self, u64> {
+        Effect::run(async move {
+            tokio::time::sleep(Duration::from_millis(request.ms)).await;
+            Ok(request.ms)
+        })
     }
 }
 
@@ -89,6 +115,9 @@ fn facts() -> HostFacts {
         version: "test".into(),
     }
 }
+
+/// Longer than any request, shorter than some jobs.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -159,7 +188,10 @@ async fn main() -> Result<(), Failure> {
     let runner = house.runner(Mill::NAME, kinds, 2);
     house.start(Limits::default(), move || Mill(runner.clone())).await?;
     eprintln!("serving");
-    // it ends by being killed
-    std::future::pending::<()>().await;
+    // it ends by being killed, or in good order
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    terminate.recv().await;
+    let left = house.drain(DRAIN_TIMEOUT).await;
+    eprintln!("drained, {left} left");
     Ok(())
 }

@@ -83,6 +83,10 @@ pub(crate) async fn keep(
             NoAnswer::TooLarge(_) | NoAnswer::Refused(_) => false,
         };
         if !again || Instant::now() + AGAIN >= until {
+            if again && !matches!(why, NoAnswer::NotConnected) {
+                // it answers us, and nobody behind it does: it may be cut off from the others
+                lattice.look_elsewhere();
+            }
             return Err(match sent {
                 true => NotKept::Unknown(u64::try_from((ack * PATIENCE).as_millis()).unwrap_or(u64::MAX)),
                 false => NotKept::NotSent(why),

@@ -10,6 +10,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, stream};
 use async_nats::rustls::crypto::aws_lc_rs;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::error::{Kind, NatsError};
@@ -19,6 +20,8 @@ use crate::settings::Settings;
 
 /// How often it is looked whether the connection stands, while somebody waits for it.
 const POLL: Duration = Duration::from_millis(5);
+/// How often another server is looked for at most.
+const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_secs(5);
 /// What async-nats says of a server that refuses us.
 const REFUSED: [&str; 2] = ["authorization violation", "failed signing nonce"];
 
@@ -35,6 +38,8 @@ struct Inner {
     // the streams of this process, to make them again when the servers lost them
     streams: Mutex<BTreeMap<String, stream::Config>>,
     health: Arc<Health>,
+    // when another server was looked for last
+    looked_at: Mutex<Option<Instant>>,
 }
 
 impl Lattice {
@@ -68,6 +73,7 @@ impl Lattice {
             client,
             jetstream,
             health,
+            looked_at: Mutex::default(),
         }));
         lattice.wait_connected(patience).await?;
         backoff.begin();
@@ -90,6 +96,36 @@ impl Lattice {
         Ok(())
     }
 
+    /// Leaves a server that takes what we say and has nobody to keep it, for another one of those that were named.
+    pub(crate) fn look_elsewhere(&self) {
+        if self.0.settings.servers.len() < 2 {
+            return;
+        }
+        let now = Instant::now();
+        // nothing panics under this lock
+        let mut looked_at = self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked_at.is_some_and(|at| now - at < LOOK_ELSEWHERE_EVERY) {
+            return;
+        }
+        *looked_at = Some(now);
+        drop(looked_at);
+        let server = self.0.client.server_info().server_name;
+        tracing::warn!(
+            server,
+            "writes at this NATS server are not acknowledged; looking for another one"
+        );
+        let client = self.0.client.clone();
+        tokio::spawn(async move {
+            // a client that has ended has nothing to look for
+            let _ended = client.force_reconnect().await;
+        });
+    }
+
+    /// The name of the server that we are connected to.
+    pub fn server(&self) -> String {
+        self.0.client.server_info().server_name
+    }
+
     fn not_connected(&self) -> NatsError {
         let servers = self.0.settings.servers.join(", ");
         let why = self.0.health.last_trouble().unwrap_or_else(|| "no answer".into());
@@ -98,8 +134,14 @@ impl Lattice {
             return NatsError::new(Kind::Denied, message)
                 .hint("look at nats.user_file, nats.nkey_file or nats.creds_file");
         }
-        NatsError::new(Kind::Unavailable, format!("no NATS server answers at {servers}: {why}"))
-            .hint("start one as docs/lattice.md says, or name another: --nats nats://HOST:4222")
+        let hint = match self.0.settings.tls.ca_file.is_some() || servers.contains("tls://") {
+            // async-nats tells no more of a handshake that failed
+            true => {
+                "does nats.ca_file have the authority that signed the server's certificate? the server's log tells more"
+            }
+            false => "start one as docs/lattice.md says, or name another: --nats nats://HOST:4222",
+        };
+        NatsError::new(Kind::Unavailable, format!("no NATS server answers at {servers}: {why}")).hint(hint)
     }
 
     fn check_server(&self) -> Result<(), NatsError> {

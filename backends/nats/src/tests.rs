@@ -7,10 +7,14 @@ use crate::{Credentials, Identity, Kind, Lattice, NatsBus, Settings};
 
 mod carrying;
 mod connecting;
+mod credentials;
+mod draining;
 mod faults;
 mod jobs;
 mod jobs_faults;
 mod keeping;
+mod panics;
+mod partition;
 
 /// Settings for the servers at `urls`.
 pub(crate) fn settings(urls: &str) -> Settings {

@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::Link;
 use super::server::{Membership, Server, ServerOptions};
+use crate::netns::Namespace;
 use crate::process::free_port;
 
 /// How long the cluster may take to choose a leader.
@@ -13,6 +15,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// Another process may take a port between our look and the servers' start.
 const PORT_TRIES: usize = 5;
 const SERVERS: usize = 3;
+/// Where servers find each other in namespaces, whose ports are all free.
+const ROUTE_PORT: u16 = 6222;
 
 #[expect(
     clippy::disallowed_methods,
@@ -29,13 +33,34 @@ pub struct Cluster {
     pub servers: Vec<Server>,
 }
 
+/// The links between the servers of a cluster.
+#[derive(Debug)]
+pub struct Links(Vec<(usize, usize, Link)>);
+
+impl Links {
+    fn of(&self, server: usize) -> impl Iterator<Item = &Link> {
+        let touches = move |(from, to, _): &&(usize, usize, Link)| *from == server || *to == server;
+        self.0.iter().filter(touches).map(|(.., link)| link)
+    }
+
+    /// Cuts a server from the others, in silence: what is under way is held back.
+    pub fn cut(&self, server: usize) {
+        self.of(server).for_each(Link::cut);
+    }
+
+    /// What was held back goes on its way, and what follows.
+    pub fn heal(&self, server: usize) {
+        self.of(server).for_each(Link::heal);
+    }
+}
+
 impl Cluster {
     /// Starts three below `directory` and waits until they have a leader and three members.
     ///
     /// # Errors
     /// As [`Server::start`]; `TimedOut` when they don't find each other.
     pub fn start(directory: &Path) -> io::Result<Self> {
-        Self::start_routed(directory, |ports, n| {
+        Self::start_routed(directory, false, |ports, n| {
             Ok(ports
                 .iter()
                 .enumerate()
@@ -45,13 +70,58 @@ impl Cluster {
         })
     }
 
-    /// As [`Cluster::start`], where `routes(ports, n)` says at which ports server `n` finds the others that listen on
-    /// `ports`: a proxy between them goes here.
+    /// As [`Cluster::start`], with a link between each two servers that can be cut.
     ///
     /// # Errors
-    /// As [`Cluster::start`]; what `routes` says.
-    pub fn start_routed(
+    /// As [`Cluster::start`].
+    pub fn start_linked(directory: &Path) -> io::Result<(Self, Links)> {
+        let mut links = Links(Vec::new());
+        let cluster = Self::start_routed(directory, true, |ports, n| {
+            if n == 0 {
+                links.0.clear();
+            }
+            let mut routes = Vec::new();
+            for (other, port) in ports.iter().enumerate().filter(|(other, _)| *other != n) {
+                let link = Link::to(*port)?;
+                routes.push(link.port());
+                links.0.push((n, other, link));
+            }
+            Ok(routes)
+        })?;
+        Ok((cluster, links))
+    }
+
+    /// As [`Cluster::start`], each server in a namespace.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_in(places: [&Namespace; SERVERS], directory: &Path) -> io::Result<Self> {
+        let at = |place: &Namespace| format!("{}:{ROUTE_PORT}", place.address());
+        let mut servers = Vec::new();
+        for (n, place) in places.into_iter().enumerate() {
+            let name = format!("n{}", n + 1);
+            let membership = Membership {
+                port: ROUTE_PORT,
+                routes: places.into_iter().map(at).filter(|other| *other != at(place)).collect(),
+                hidden: false,
+            };
+            servers.push(Server::prepared_in(
+                place,
+                &name,
+                &directory.join(&name),
+                Some(membership),
+            )?);
+        }
+        let mut cluster = Self { servers };
+        cluster.form()?;
+        Ok(cluster)
+    }
+
+    /// As [`Cluster::start`], where `routes(ports, n)` says at which ports server `n` finds the others that listen on
+    /// `ports`; `hidden` from each other otherwise.
+    fn start_routed(
         directory: &Path,
+        hidden: bool,
         mut routes: impl FnMut(&[u16], usize) -> io::Result<Vec<u16>>,
     ) -> io::Result<Self> {
         let mut last = None;
@@ -61,7 +131,8 @@ impl Cluster {
             for (n, port) in ports.iter().enumerate() {
                 let membership = Membership {
                     port: *port,
-                    routes: routes(&ports, n)?,
+                    routes: routes(&ports, n)?.iter().map(|p| format!("127.0.0.1:{p}")).collect(),
+                    hidden,
                 };
                 let name = format!("n{}", n + 1);
                 let place = directory.join(format!("{name}-{attempt}"));

@@ -8,7 +8,7 @@ mod link;
 mod monitor;
 mod server;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Links};
 pub use link::Link;
 pub use server::{Server, ServerOptions};
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{installed, monitor};
+use crate::netns::Namespace;
 use crate::process::free_port;
 
 /// How long a server may take until it serves.
@@ -44,7 +46,9 @@ pub(crate) struct Membership {
     /// Its own port for routes.
     pub(crate) port: u16,
     /// Where it finds the others.
-    pub(crate) routes: Vec<u16>,
+    pub(crate) routes: Vec<String>,
+    /// The others hear of no address of it but those of their own `routes`.
+    pub(crate) hidden: bool,
 }
 
 /// A nats-server. Dropping it kills it, by its own id.
@@ -56,6 +60,8 @@ pub struct Server {
     port: u16,
     monitor_port: u16,
     membership: Option<Membership>,
+    /// Where it runs; on the machine's own loopback without one.
+    place: Option<Namespace>,
     child: Option<Child>,
 }
 
@@ -85,6 +91,33 @@ impl Server {
         Err(last.unwrap_or_else(|| io::Error::other("no free port")))
     }
 
+    /// As [`Server::start`], in a namespace: reached at its address.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_in(place: &Namespace, directory: &Path) -> io::Result<Self> {
+        let mut server = Self::prepared_in(place, "n1", directory, None)?;
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// One in a namespace that isn't started yet.
+    pub(crate) fn prepared_in(
+        place: &Namespace,
+        name: &str,
+        directory: &Path,
+        membership: Option<Membership>,
+    ) -> io::Result<Self> {
+        let mut server = Self::prepared(name, directory, ServerOptions::default(), membership)?;
+        server.place = Some(place.clone());
+        fs::write(server.configuration(), server.configuration_text())?;
+        Ok(server)
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::address)
+    }
+
     /// One that isn't started yet.
     pub(crate) fn prepared(
         name: &str,
@@ -100,6 +133,7 @@ impl Server {
             port: free_port()?,
             monitor_port: free_port()?,
             membership,
+            place: None,
             child: None,
         };
         fs::write(server.configuration(), server.configuration_text())?;
@@ -121,8 +155,12 @@ impl Server {
 
     fn configuration_text(&self) -> String {
         let mut text = format!(
-            "server_name: {}\nlisten: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\n{}\n",
-            self.name, self.port, self.monitor_port, self.options.lines
+            "server_name: {}\nlisten: \"{}:{}\"\nhttp: \"127.0.0.1:{}\"\n{}\n",
+            self.name,
+            self.address(),
+            self.port,
+            self.monitor_port,
+            self.options.lines
         );
         if !self.options.core_only {
             // a cluster's write is on three disks' way; a lone server's is durable only when it is synced
@@ -135,10 +173,13 @@ impl Server {
                 self.store().display()
             );
         }
-        if let Some(Membership { port, routes }) = &self.membership {
-            let routes: Vec<String> = routes.iter().map(|p| format!("\"nats://127.0.0.1:{p}\"")).collect();
+        if let Some(Membership { port, routes, hidden }) = &self.membership {
+            let routes: Vec<String> = routes.iter().map(|r| format!("\"nats://{r}\"")).collect();
             text += &format!(
-                "cluster {{ name: windlass, listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [{}] }}\n",
+                "cluster {{ name: windlass, listen: \"{}:{port}\", no_advertise: true, {} routes: [{}] }}\n",
+                self.address(),
+                // what it tells of itself leads nowhere
+                if *hidden { "advertise: \"127.0.0.1:1\"," } else { "" },
                 routes.join(", ")
             );
         }
@@ -151,7 +192,12 @@ impl Server {
     /// `NotFound` when it isn't installed.
     pub fn spawn(&mut self) -> io::Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.log())?;
-        let child = Command::new(installed("nats-server", "WINDLASS_NATS_SERVER")?)
+        let program = installed("nats-server", "WINDLASS_NATS_SERVER")?;
+        let mut command = match &self.place {
+            Some(place) => place.command(program),
+            None => Command::new(program),
+        };
+        let child = command
             .arg("-c")
             .arg(self.configuration())
             .stdin(Stdio::null())
@@ -174,7 +220,7 @@ impl Server {
     pub(crate) fn wait_healthy(&mut self) -> io::Result<()> {
         let until = now() + START_TIMEOUT;
         loop {
-            if monitor::is_healthy(self.monitor_port) && self.is_running()? {
+            if self.is_healthy() && self.is_running()? {
                 return Ok(());
             }
             let ended = !self.is_running()?;
@@ -191,6 +237,10 @@ impl Server {
         }
     }
 
+    fn is_healthy(&self) -> bool {
+        monitor::is_healthy(self.place.as_ref(), self.monitor_port)
+    }
+
     fn is_running(&mut self) -> io::Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
@@ -200,7 +250,7 @@ impl Server {
 
     /// Where clients reach it.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.address(), self.port)
     }
 
     /// The port that clients reach it at.
@@ -223,7 +273,8 @@ impl Server {
     /// # Errors
     /// When it doesn't answer, or with something that is no JSON.
     pub fn monitor(&self, path: &str) -> io::Result<Value> {
-        monitor::get(self.monitor_port, path)?.ok_or_else(|| io::Error::other(format!("{path}: no JSON")))
+        monitor::get(self.place.as_ref(), self.monitor_port, path)?
+            .ok_or_else(|| io::Error::other(format!("{path}: no JSON")))
     }
 
     /// SIGKILL, now.

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use wire::job::{JobId, JobState, Progress};
 
-use super::{Bench, LIMITS, a, accepted, b, done, glance, new, nothing, refused, running, state, submitted, took, why};
+use super::{
+    Bench, LIMITS, a, accepted, b, done, glance, new, nothing, open_are, refused, running, state, submitted, took, why,
+};
 use crate::{BODY_BYTES_MAX, Jobs, Kind, NewJob, Outcome, Queues};
 
 pub(super) async fn all(bench: &impl Bench) {
@@ -51,7 +53,7 @@ async fn a_job_lives(jobs: &impl Jobs, bench: &impl Bench) {
     let job = jobs.progress(&taken.ticket, progress.clone()).await.expect("progress");
     assert_eq!(job.progress, progress);
     assert_eq!(jobs.keep(&taken.ticket).await.expect("keep").state, JobState::Running);
-    assert_eq!(jobs.open_count().await.expect("count"), 1);
+    open_are(jobs, 1).await;
     let job = jobs
         .finish(&taken.ticket, Outcome::Done(json!(7)))
         .await
@@ -62,7 +64,7 @@ async fn a_job_lives(jobs: &impl Jobs, bench: &impl Bench) {
     );
     assert_eq!(job.progress, progress, "the last progress stays");
     assert_eq!(jobs.show(&id).await.expect("show"), job);
-    assert_eq!(jobs.open_count().await.expect("count"), 0);
+    open_are(jobs, 0).await;
     nothing(jobs, &a(), "mill").await;
 }
 
@@ -153,7 +155,7 @@ async fn cancels(jobs: &impl Jobs) {
     let waiting = submitted(jobs, "mill").await;
     assert_eq!(jobs.cancel(&waiting).await.expect("cancel").state, JobState::Cancelled);
     nothing(jobs, &a(), "mill").await;
-    assert_eq!(jobs.open_count().await.expect("count"), 0);
+    open_are(jobs, 0).await;
     let taken = running(jobs).await;
     let asked = jobs.cancel(&taken.job.id).await.expect("cancel");
     assert_eq!((asked.state, asked.cancel_asked), (JobState::Running, true));
@@ -188,7 +190,7 @@ async fn what_ended_without_being_done_can_be_asked_for_again(jobs: &impl Jobs) 
         (JobState::Queued, 0, &None)
     );
     refused(Kind::Conflict, jobs.retry(&taken.job.id).await);
-    assert_eq!(jobs.open_count().await.expect("count"), 1);
+    open_are(jobs, 1).await;
     let second = took(jobs, &b(), "mill").await;
     assert_eq!(
         (&second.job.id, second.job.attempts, second.job.deliveries),

@@ -7,7 +7,8 @@ use serde_json::json;
 use wire::job::{JobState, Progress};
 
 use super::{
-    Bench, LIMITS, a, accepted, b, done, glance, new, nothing, refused, running, state, submitted, took, why, worker,
+    Bench, LIMITS, a, accepted, b, done, glance, new, nothing, open_are, refused, running, state, submitted, took, why,
+    worker,
 };
 use crate::{Jobs, Kind, NewJob, Outcome, Queues, Taken, Target, Worker};
 
@@ -86,7 +87,7 @@ async fn each_job_goes_to_one_taker(bench: &impl Bench) {
     let taken: Vec<_> = takers.join_all().await.into_iter().flatten().collect();
     assert_eq!(taken.len(), 40);
     assert_eq!(taken.into_iter().collect::<BTreeSet<_>>(), ids);
-    assert_eq!(jobs.open_count().await.expect("count"), 0);
+    open_are(&jobs, 0).await;
 }
 
 async fn who_keeps_its_ticket_keeps_its_job(bench: &impl Bench) {
@@ -158,7 +159,7 @@ async fn too_many_deliveries_are_a_dead_letter(bench: &impl Bench) {
         Kind::Conflict,
         jobs.finish(&taken.ticket, Outcome::Done(json!(1))).await,
     );
-    assert_eq!(jobs.open_count().await.expect("count"), 0);
+    open_are(&jobs, 0).await;
     // others come and go, the dead letter stays
     for _ in 0..=LIMITS.jobs_kept_max {
         let one = running(&jobs).await;

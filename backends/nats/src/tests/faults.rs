@@ -17,7 +17,7 @@ use super::*;
 use crate::NatsState;
 
 /// How many kills, and how long a cut: `make torture` says more.
-fn from_environment(name: &str, otherwise: u64) -> u64 {
+pub(super) fn from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
         .ok()
         .and_then(|text| text.parse().ok())
@@ -128,7 +128,7 @@ async fn a_cluster_keeps_what_it_acknowledged() {
             _ => server.restart().unwrap(),
         }
         cluster.wait_whole().unwrap();
-        caught_up(&cluster).await;
+        caught_up(&cluster, &["KV_windlass", "WINDLASS_EVENTS"]).await;
     }
     stop.store(true, Ordering::SeqCst);
     let ledger = writer.await.unwrap();
@@ -161,7 +161,7 @@ async fn a_cluster_keeps_what_it_acknowledged() {
 }
 
 /// Until all replicas of our streams have what the leader has: two servers without their stores would be two faults at once.
-async fn caught_up(cluster: &Cluster) {
+pub(super) async fn caught_up(cluster: &Cluster, streams: &[&str]) {
     let current = |name: &str| {
         let jsz = cluster
             .leader_of(name)
@@ -178,7 +178,7 @@ async fn caught_up(cluster: &Cluster) {
             .is_some_and(|r| r.len() == 2 && r.iter().all(|one| one["current"] == true && one["offline"] != true))
     };
     for _ in 0..600 {
-        if ["KV_windlass", "WINDLASS_EVENTS"].into_iter().all(current) {
+        if streams.iter().copied().all(current) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -212,8 +212,8 @@ async fn a_host_that_was_cut_off_comes_back_whole() {
     let ask = || call_json(&asker, &HERE, &NOTHING, patience.clone());
     assert_eq!(ask().await, Ok(json!(1)));
     link.cut();
-    let cut_ms = from_environment("WINDLASS_CUT_MS", 4_000);
-    let until = tokio::time::Instant::now() + Duration::from_millis(cut_ms);
+    let cut = Duration::from_secs(from_environment("WINDLASS_CUT_S", 4));
+    let until = tokio::time::Instant::now() + cut;
     let mut published = 0_u64;
     while tokio::time::Instant::now() < until {
         let code = ask().await.expect_err("it can't answer").code;

@@ -62,7 +62,7 @@ fn options() -> JobsOptions {
     }
 }
 
-async fn store(urls: &str, off_ms: i64) -> JetstreamJobs {
+pub(super) async fn store(urls: &str, off_ms: i64) -> JetstreamJobs {
     let lattice = Lattice::connect(settings(urls), PATIENCE).await.unwrap();
     JetstreamJobs::open(&lattice, source(off_ms), options()).await.unwrap()
 }
@@ -72,16 +72,17 @@ fn grind(steps: u64, request_id: Option<String>) -> NewJob {
         concern: "mill".into(),
         kind: "grind".into(),
         request_id,
+        traceparent: None,
         target: Target::Any,
         request: json!({"steps": steps}),
     }
 }
 
 /// A process of `examples/mill_host`; killed when it is dropped.
-struct MillHost(Child);
+pub(super) struct MillHost(Child);
 
 impl MillHost {
-    fn start(urls: &str, host: &str, off_ms: i64) -> Self {
+    pub(super) fn start(urls: &str, host: &str, off_ms: i64) -> Self {
         let test = std::env::current_exe().unwrap();
         let built = test.parent().and_then(|deps| deps.parent()).unwrap();
         let program = built.join("examples/mill_host");
@@ -112,6 +113,13 @@ impl MillHost {
         served.recv_timeout(Duration::from_secs(60)).expect("the host serves");
         host
     }
+    /// SIGTERM; it ends in good order.
+    pub(super) fn drain(mut self) {
+        let id = i32::try_from(self.0.id()).unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
     /// SIGKILL.
     fn kill(mut self) {
         self.0.kill().unwrap();
@@ -127,7 +135,7 @@ impl Drop for MillHost {
     }
 }
 
-async fn ended(jobs: &JetstreamJobs, id: &JobId) -> Job {
+pub(super) async fn ended(jobs: &JetstreamJobs, id: &JobId) -> Job {
     for _ in 0..1_200 {
         let job = jobs.show(id).await.unwrap();
         if job.state.is_final() {

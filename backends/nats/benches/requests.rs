@@ -1,0 +1,257 @@
+//! A request through NATS, inlet, mailbox, actor and back, beside a bare async-nats echo that decodes the same message, in one run,
+//! alternated: `cargo bench -p windlass-nats --bench requests`.
+//!
+//! Both ends of both are in this process, each with a connection of its own; one lone nats-server passes the messages on. Logs are
+//! filtered as a daemon's are (level info). What is not equal: windlass's requests have headers (time-out, trace), and its
+//! answers are looked into for errors.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Bus, InProcess};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use integration::nats::Server;
+use integration::scratch::Scratch;
+use runtime::{Call, Clock, Concern, Effect, House, HouseOptions, Limits, Recover, Routes, SystemClock, job_source};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use windlass_nats::{Identity, Lattice, NatsBus, Settings};
+use wire::{Address, Headers, HostId, Request};
+
+const ROUNDS: usize = 7;
+/// Requests of a round that is asked one after the other.
+const IN_TURN: usize = 4_000;
+/// Requests of a round that is asked at once, and how many are under way.
+const AT_ONCE: usize = 30_000;
+const WINDOW: usize = 64;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What is asked, and answered.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+struct Echo {
+    n: u64,
+    vm: String,
+    disks: Vec<String>,
+}
+
+impl Request for Echo {
+    type Reply = Echo;
+    const CONCERN: &'static str = "mill";
+    const VERB: &'static str = "echo";
+    const ADDRESS: Address = Address::Host;
+    const ABOUT: &'static str = "Echoes";
+    fn sample() -> Self {
+        Self {
+            n: 7,
+            vm: "web1".into(),
+            disks: vec!["/srv/web1.raw".into(), "/srv/web1-data.raw".into()],
+        }
+    }
+    fn sample_reply() -> Echo {
+        Self::sample()
+    }
+}
+
+struct Mill;
+
+impl Concern for Mill {
+    const NAME: &'static str = "mill";
+    fn routes() -> Routes<Self> {
+        Routes::new().on(Self::echo)
+    }
+    fn observed(&self) -> Value {
+        Value::Null
+    }
+}
+
+impl Mill {
+    fn echo(&mut self, request: Echo, _: &Call) -> Effect<Self, Echo> {
+        Effect::answer(Ok(request))
+    }
+}
+
+fn host() -> Result<HostId, Failure> {
+    Ok(HostId::new("h1")?)
+}
+
+async fn house(bus: Arc<dyn Bus>) -> Result<House, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let database = state::Database::in_memory()?;
+    let house = House::open(HouseOptions {
+        host: host()?,
+        version: "bench".into(),
+        mode: "bench".into(),
+        state_dir: "(none)".into(),
+        bus,
+        jobs: Arc::new(jobs::Redb::new(
+            database.clone(),
+            job_source(&clock),
+            jobs::Limits::default(),
+        )),
+        state: Arc::new(state::Redb::new(database, runtime::state_clock(&clock))),
+        boot: runtime::ulid(&*clock),
+        clock,
+        recover: Recover::Resume,
+        hosts: None,
+    })
+    .await?;
+    house.start(Limits::default(), || Mill).await?;
+    Ok(house)
+}
+
+async fn bus(url: &str) -> Result<NatsBus, Failure> {
+    let settings = Settings {
+        servers: vec![url.to_owned()],
+        ..Settings::default()
+    };
+    let lattice = Lattice::connect(settings, Some(Duration::from_secs(20))).await?;
+    let identity = Identity {
+        version: "0.0.0".into(),
+        started_at: "2026-11-25T00:00:00Z".into(),
+    };
+    Ok(NatsBus::open(&lattice, identity).await?)
+}
+
+/// One way to ask.
+#[derive(Clone)]
+enum Way {
+    Bare(async_nats::Client),
+    Windlass(Arc<dyn Bus>, HostId),
+}
+
+impl Way {
+    async fn ask(&self, request: &Echo) -> Result<Echo, Failure> {
+        match self {
+            Way::Bare(client) => {
+                let payload = Bytes::from(serde_json::to_vec(request)?);
+                let message = client.request("bare.echo", payload).await?;
+                Ok(serde_json::from_slice(&message.payload)?)
+            }
+            Way::Windlass(bus, host) => Ok(bus::call(&**bus, host, request, Headers::default()).await?),
+        }
+    }
+
+    /// Microseconds of each, one after the other.
+    async fn in_turn(&self, count: usize) -> Result<Vec<f64>, Failure> {
+        let request = Echo::sample();
+        let mut took = Vec::with_capacity(count);
+        for _ in 0..count {
+            let began = now();
+            self.ask(&request).await?;
+            took.push(began.elapsed().as_secs_f64() * 1e6);
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(took)
+    }
+
+    /// Requests a second.
+    async fn at_once(&self, count: usize) -> Result<f64, Failure> {
+        let request = Echo::sample();
+        let began = now();
+        futures::stream::iter(0..count)
+            .map(|_| self.ask(&request))
+            .buffer_unordered(WINDOW)
+            .try_for_each(|_| async { Ok(()) })
+            .await?;
+        Ok(count as f64 / began.elapsed().as_secs_f64())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+fn spread(name: &str, ours: Vec<f64>, theirs: Vec<f64>, unit: &str) -> String {
+    let ratios = ours.iter().zip(&theirs).map(|(o, t)| o / t).collect();
+    let ((ratio, least, most), (ours, ..), (theirs, ..)) = (median(ratios), median(ours), median(theirs));
+    format!("{name}: {ours:.0} {unit} beside {theirs:.0} {unit}, ratio {ratio:.2} ({least:.2} to {most:.2})")
+}
+
+/// The echo that a person would write with async-nats.
+async fn echo(client: async_nats::Client) -> Result<(), Failure> {
+    let mut asked = client.subscribe("bare.echo").await?;
+    client.flush().await?;
+    tokio::spawn(async move {
+        while let Some(message) = asked.next().await {
+            let Ok(request) = serde_json::from_slice::<Echo>(&message.payload) else {
+                continue;
+            };
+            let (Some(reply), Ok(answer)) = (message.reply, serde_json::to_vec(&request)) else {
+                continue;
+            };
+            let _asker_waits_in_vain = client.publish(reply, answer.into()).await;
+        }
+    });
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark's report")]
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_env_filter("info")
+        .with_writer(std::io::sink)
+        .init();
+    let scratch = Scratch::new("requests")?;
+    let server = Server::start(&scratch.join("n1"))?;
+    let url = server.url();
+    echo(async_nats::connect(&url).await?).await?;
+    let _house = house(Arc::new(bus(&url).await?)).await?;
+    let bare = Way::Bare(async_nats::connect(&url).await?);
+    let ours = Way::Windlass(Arc::new(bus(&url).await?), host()?);
+    for way in [&bare, &ours] {
+        way.at_once(AT_ONCE / 4).await?;
+        way.in_turn(IN_TURN / 4).await?;
+    }
+    let (mut p50, mut p99, mut rates) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
+    for round in 0..ROUNDS {
+        // which one comes first changes with each round
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for n in order {
+            let way = [&ours, &bare][n];
+            let took = way.in_turn(IN_TURN).await?;
+            p50[n].push(took[took.len() / 2]);
+            p99[n].push(took[took.len() * 99 / 100]);
+            rates[n].push(way.at_once(AT_ONCE).await?);
+        }
+    }
+    let ([our_p50, bare_p50], [our_p99, bare_p99], [our_rates, bare_rates]) = (p50, p99, rates);
+    println!("requests, one lone nats-server, {ROUNDS} rounds, windlass beside a bare echo:");
+    println!("  {}", spread("p50, one at a time", our_p50, bare_p50, "µs"));
+    println!("  {}", spread("p99, one at a time", our_p99, bare_p99, "µs"));
+    let over_nats = our_rates.clone();
+    println!(
+        "  {}",
+        spread(&format!("{WINDOW} at once"), our_rates, bare_rates, "/s")
+    );
+
+    let inside: Arc<dyn Bus> = Arc::new(InProcess::new());
+    let _house = house(inside.clone()).await?;
+    let inside = Way::Windlass(inside, host()?);
+    inside.at_once(AT_ONCE).await?;
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        rates.push(inside.at_once(AT_ONCE).await?);
+    }
+    let (p50, ..) = median(inside.in_turn(IN_TURN).await?);
+    println!(
+        "  {}",
+        spread(
+            &format!("in-process, {WINDOW} at once, beside windlass over NATS"),
+            rates,
+            over_nats,
+            "/s"
+        )
+    );
+    println!("  in-process, one at a time: p50 {p50:.0} µs");
+    Ok(())
+}
