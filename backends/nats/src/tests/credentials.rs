@@ -99,7 +99,7 @@ async fn an_nkey_is_who_its_seed_is() {
         format!("authorization {{ users: [ {{ nkey: {} }} ] }}", ours.public_key()),
     );
     let with = |pair: &KeyPair| {
-        let place = scratch.join(&pair.public_key());
+        let place = scratch.join(pair.public_key());
         let seed = pair.seed().unwrap();
         std::fs::write(&place, format!("{seed}\n")).unwrap();
         let settings = Settings {
