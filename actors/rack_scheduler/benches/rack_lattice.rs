@@ -103,10 +103,14 @@ async fn ceiling(url: &str) {
                     let at = Key::new(format!("bench/cas-{at_once}-{kib}-{n}")).expect("a key");
                     let mut revision = state.put(&at, value.clone()).await.expect("a write");
                     for _ in 0..each {
-                        revision = state
-                            .update(&at, value.clone(), revision)
-                            .await
-                            .expect("a compare-and-set");
+                        revision = match state.update(&at, value.clone(), revision).await {
+                            Ok(revision) => revision,
+                            // a cluster refuses now and then while it still has the message before in hand
+                            Err(error) if error.kind == state::Kind::Conflict => {
+                                state.get(&at).await.expect("a read").expect("a value").revision
+                            }
+                            Err(error) => panic!("{error}"),
+                        };
                     }
                 }
             });

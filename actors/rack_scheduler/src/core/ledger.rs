@@ -386,6 +386,9 @@ pub struct PlacementRecord {
     /// What has to be given back yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Leaving>,
+    /// What was given back, and its hosts have to hear yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<Leaving>,
     /// Hosts that have to hear of VMs yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<String>,
@@ -412,6 +415,7 @@ impl PlacementRecord {
             unplaced: vec![],
             gave_way: vec![],
             leaving: vec![],
+            unheard: vec![],
             untold: vec![],
         }
     }
@@ -427,6 +431,14 @@ impl PlacementRecord {
             add(&mut sums, &needs.times(on.vms.len() as u32));
         }
         sums
+    }
+    /// VMs of those that left a host which are not there again by now.
+    pub fn still_gone(&self, left: &Leaving) -> Vec<(u32, u32)> {
+        let here = |(g, vm): &(u32, u32)| {
+            let group = self.groups.get(*g as usize);
+            group.is_some_and(|g| g.on.iter().any(|o| o.host == left.host && o.vms.contains(vm)))
+        };
+        left.vms.iter().copied().filter(|vm| !here(vm)).collect()
     }
     /// Takes VMs out of their groups and notes that their racks have to give them back; returns how many.
     pub fn leave(&mut self, from: impl Fn(&GroupRecord, &OnHost, u32) -> bool) -> u64 {

@@ -211,8 +211,8 @@ impl Scheduler {
 
     /// Gives back what left, tells its hosts, and reads the record anew.
     pub(super) async fn finished(&self, id: &str) -> Result<(u64, PlacementRecord)> {
-        self.withdraw_leaving(id).await?;
-        self.finish(id).await?;
+        let heard = self.withdraw_leaving(id).await?;
+        self.finish(id, &heard).await?;
         self.placement(id)
             .await?
             .ok_or_else(|| RackError::new(Kind::NotFound, format!("placement {id} has gone meanwhile")))

@@ -9,8 +9,11 @@ use super::writing::RECORD_ATTEMPTS_MAX;
 use super::{Counts, Scheduler};
 use crate::core::amounts::{DIM_WORDS, Sums};
 use crate::core::change::Takes;
-use crate::core::ledger::{Booking, PlacementRecord, RackChange, Resident, Share, Taken, TenantRecord};
+use crate::core::ledger::{Booking, Leaving, PlacementRecord, RackChange, Resident, Share, Taken, TenantRecord};
 use crate::{Kind, RackError, Result};
+
+/// What one placement remembers of hosts that didn't hear.
+const UNHEARD_MAX: usize = 1_000;
 
 /// What a change takes, before it is decided.
 #[derive(Debug, Clone)]
@@ -239,11 +242,12 @@ impl Scheduler {
         ))
     }
 
-    /// Gives back what a committed change leaves, then notes that nothing is left to do. Any step may come twice.
+    /// Gives back what a committed change leaves, then notes that nothing is left to do but to tell the hosts that haven't
+    /// `heard`. Any step may come twice.
     ///
     /// # Errors
     /// When the state can't be written; the same call, or the next sweep, goes on.
-    pub async fn finish(&self, id: &str) -> Result<u64> {
+    pub(super) async fn finish(&self, id: &str, heard: &[Leaving]) -> Result<u64> {
         let mut given = 0;
         for _ in 0..RECORD_ATTEMPTS_MAX {
             let Some((revision, mut record)) = self.kept(id).await? else {
@@ -275,7 +279,13 @@ impl Scheduler {
             if record.leaving.is_empty() && !releasing {
                 return Ok(given);
             }
-            record.leaving.clear();
+            let left = std::mem::take(&mut record.leaving);
+            if self.settings.tells_hosts {
+                record.unheard.extend(left.into_iter().filter(|l| !heard.contains(l)));
+                // a host that never hears shows as drift when it reports; the record stays small
+                let many = record.unheard.len().saturating_sub(UNHEARD_MAX);
+                record.unheard.drain(..many);
+            }
             if releasing {
                 record.state = wire::rack_scheduler::PlacementState::Released;
             }

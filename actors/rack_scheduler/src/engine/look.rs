@@ -163,6 +163,8 @@ impl Scheduler {
                 self.finished(&record.id).await.map(|_| ())
             } else if !record.untold.is_empty() {
                 self.tell(record).await.map(|_| ())
+            } else if !record.unheard.is_empty() {
+                self.withdraw_again(&record).await
             } else {
                 continue;
             };

@@ -12,7 +12,7 @@ use super::Scheduler;
 use super::evacuate::Leave;
 use crate::Result;
 use crate::core::change::vm_name;
-use crate::core::ledger::PlacementRecord;
+use crate::core::ledger::{Leaving, PlacementRecord};
 
 impl Scheduler {
     /// Tells the hosts that have to hear, and replaces those that refuse.
@@ -81,36 +81,61 @@ impl Scheduler {
                 .push(format!("host {host} refused ({why}), and no other has room"));
             record.revision += 1;
             if self.rewrite(&record, revision).await? {
-                self.finish(id).await?;
+                // the host that refused has nothing to give back
+                let of_host = record.leaving.iter().filter(|l| l.host == host);
+                let heard: Vec<Leaving> = of_host.cloned().collect();
+                self.finish(id, &heard).await?;
                 return Ok(());
             }
         }
         Err(self.others_were_faster(id))
     }
 
-    /// Tells hosts of VMs that leave them. Those that don't hear reconcile by their reports.
-    pub(super) async fn withdraw_leaving(&self, id: &str) -> Result<()> {
-        if !self.settings.tells_hosts {
-            return Ok(());
+    /// Tells hosts of VMs that leave them; returns what was heard. The rest is told again by the sweep.
+    pub(super) async fn withdraw_leaving(&self, id: &str) -> Result<Vec<Leaving>> {
+        match self.kept(id).await?.filter(|_| self.settings.tells_hosts) {
+            Some((_, record)) => Ok(self.withdraw(&record, &record.leaving).await),
+            None => Ok(vec![]),
         }
-        let Some((_, record)) = self.placement(id).await? else {
-            return Ok(());
-        };
-        for leaving in &record.leaving {
-            let name = |(g, vm): &(u32, u32)| vm_name(&record.groups[*g as usize], *vm);
+    }
+
+    async fn withdraw(&self, record: &PlacementRecord, leaving: &[Leaving]) -> Vec<Leaving> {
+        let mut heard = Vec::new();
+        for left in leaving {
+            let name = |(g, vm): (u32, u32)| vm_name(&record.groups[g as usize], vm);
+            let vms: Vec<String> = record.still_gone(left).into_iter().map(name).collect();
             let message = RackWithdraw {
-                placement: id.to_owned(),
-                vms: leaving.vms.iter().map(name).collect(),
+                placement: record.id.clone(),
+                vms,
             };
-            if !self.hosts.withdraw(&leaving.host, message).await {
+            if message.vms.is_empty() || self.hosts.withdraw(&left.host, message).await {
+                heard.push(left.clone());
+            } else {
                 tracing::warn!(
-                    placement = id,
-                    host = leaving.host,
-                    "a host didn't hear that VMs left it"
+                    placement = record.id,
+                    host = left.host,
+                    "a host didn't hear that VMs left it; it is told again"
                 );
             }
         }
-        Ok(())
+        heard
+    }
+
+    /// Tells hosts again that didn't hear.
+    ///
+    /// # Errors
+    /// `Busy` when others were faster each time; when the state can't be read or written.
+    pub(super) async fn withdraw_again(&self, record: &PlacementRecord) -> Result<()> {
+        let heard = self.withdraw(record, &record.unheard).await;
+        for _ in 0..self.settings.attempts_max {
+            let (revision, mut record) = self.standing(&record.id).await?;
+            let before = record.unheard.len();
+            record.unheard.retain(|l| !heard.contains(l));
+            if record.unheard.len() == before || self.rewrite(&record, revision).await? {
+                return Ok(());
+            }
+        }
+        Err(self.others_were_faster(&record.id))
     }
 
     /// Publishes an event. That nobody heard it is no fault of what happened.

@@ -18,6 +18,8 @@ use crate::port::{Hosts, Silent};
 struct Stubborn {
     refuse: BTreeSet<String>,
     has: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// Hosts that don't hear of VMs that leave them.
+    deaf: Mutex<BTreeSet<String>>,
 }
 
 #[async_trait]
@@ -37,6 +39,9 @@ impl Hosts for Stubborn {
         }
     }
     async fn withdraw(&self, host: &str, message: RackWithdraw) -> bool {
+        if self.deaf.lock().unwrap().contains(host) {
+            return false;
+        }
         if let Some(has) = self.has.lock().unwrap().get_mut(host) {
             has.retain(|vm| !message.vms.contains(vm));
         }
@@ -98,6 +103,35 @@ async fn when_every_host_refuses_nothing_stays_booked() {
         (false, 0, 0)
     );
     assert_eq!(placed.unplaced.iter().map(|u| u.vms).sum::<u64>(), 4);
+}
+
+#[tokio::test]
+async fn a_host_that_did_not_hear_that_vms_left_it_is_told_again() {
+    let (state, clock) = embedded();
+    let hosts = Arc::new(Stubborn::default());
+    let scheduler = scheduler_on(state, clock, hosts.clone());
+    let load = RackLoad {
+        inventory: fleet(2, 3),
+        replace: false,
+    };
+    scheduler.load(&load).await.unwrap();
+    let told = || hosts.has.lock().unwrap().values().map(BTreeSet::len).sum::<usize>();
+    let placed = scheduler.place(&ask(8, 2), None).await.unwrap();
+    assert_eq!(told(), 8);
+    let deaf = placed.groups[0].hosts[0].clone();
+    hosts.deaf.lock().unwrap().insert(deaf.host.clone());
+    scheduler.release(&placed.id).await.unwrap();
+    // given back all the same; the host still believes that it has them
+    assert_eq!(booked(&records(&scheduler).await), 0);
+    assert_eq!(told(), deaf.vms.len());
+    scheduler.sweep().await.unwrap();
+    assert_eq!(told(), deaf.vms.len(), "it still doesn't hear");
+    hosts.deaf.lock().unwrap().clear();
+    scheduler.sweep().await.unwrap();
+    assert_eq!(told(), 0);
+    let (_, record) = scheduler.placement(&placed.id).await.unwrap().unwrap();
+    assert!(record.unheard.is_empty());
+    assert_eq!(scheduler.sweep().await.unwrap(), 0, "nothing is left to do");
 }
 
 /// Tells of hosts as the concern `hosts` does.
