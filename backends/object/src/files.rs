@@ -20,12 +20,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::Key;
+use store::{Key, Spare};
 
 use crate::direct;
 
 /// Files kept open for range GETs. Restores read many ranges of few packs.
 const OPEN_FILES_MAX: usize = 64;
+/// Ranges from this length on are read into memory that was used before.
+const LENT_BYTES_MIN: usize = 256 << 10;
+/// So many bytes of it wait for the next range while others are in use, in pieces of a range.
+const SPARE_BYTES_MAX: u64 = 64 << 20;
+const SPARE_PIECE_BYTES: usize = 4 << 20;
 
 /// A temporary file that is older than this by the file system's own clock belongs to a PUT that was killed.
 const LEFT_OVER_AFTER: Duration = Duration::from_secs(3600);
@@ -52,6 +57,8 @@ pub(crate) struct Files {
     durable: Mutex<HashSet<PathBuf>>,
     open: Mutex<VecDeque<(Key, Arc<File>)>>,
     temporary: AtomicU64,
+    /// For large ranges.
+    spare: Arc<Spare>,
 }
 
 fn fsync_directory(path: &Path) -> io::Result<()> {
@@ -95,6 +102,7 @@ impl Files {
             durable: Mutex::default(),
             open: Mutex::default(),
             temporary: AtomicU64::new(0),
+            spare: Arc::new(Spare::new(SPARE_BYTES_MAX, SPARE_PIECE_BYTES)),
         }
     }
 
@@ -199,7 +207,10 @@ impl Files {
         if size_bytes > bytes_max {
             return Err(ReadError::TooLarge { size_bytes });
         }
-        read_exactly(&file, 0, size_bytes, size_bytes)
+        let length = usize::try_from(size_bytes).map_err(io::Error::other)?;
+        let mut body = vec![0; length];
+        read_exactly(&file, 0, &mut body, size_bytes)?;
+        Ok(body.into())
     }
 
     /// Reads exactly `range`.
@@ -208,7 +219,16 @@ impl Files {
         if range.end > size_bytes {
             return Err(ReadError::Short { size_bytes });
         }
-        read_exactly(&file, range.start, range.end - range.start, size_bytes)
+        // at most the size of a file that exists
+        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        if length < LENT_BYTES_MIN {
+            let mut body = vec![0; length];
+            read_exactly(&file, range.start, &mut body, size_bytes)?;
+            return Ok(body.into());
+        }
+        let mut body = self.spare.lend(length);
+        read_exactly(&file, range.start, body.bytes_mut(), size_bytes)?;
+        Ok(body.freeze())
     }
 
     /// The object's file, from the cache when the file there is still the one that has the name: an fstat tells, since
@@ -298,12 +318,9 @@ pub(crate) fn modified_ms(metadata: &std::fs::Metadata) -> i64 {
         .saturating_add(metadata.mtime_nsec() / 1_000_000)
 }
 
-fn read_exactly(file: &File, start: u64, length: u64, size_bytes: u64) -> Result<Bytes, ReadError> {
-    // `length` is at most the size of a file that exists.
-    let length = usize::try_from(length).map_err(io::Error::other)?;
-    let mut body = vec![0; length];
-    match file.read_exact_at(&mut body, start) {
-        Ok(()) => Ok(body.into()),
+fn read_exactly(file: &File, start: u64, body: &mut [u8], size_bytes: u64) -> Result<(), ReadError> {
+    match file.read_exact_at(body, start) {
+        Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Short { size_bytes }),
         Err(e) => Err(e.into()),
     }

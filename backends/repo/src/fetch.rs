@@ -5,17 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use store::Store;
+use store::{Spare, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::blob::{Compression, decompress, decompress_into};
 use crate::index::Hit;
 use crate::pack::{Entry, PackName};
 use crate::{BlobId, RepoError, Result, io};
-
-mod spare;
-
-use spare::Spare;
 
 /// Most range reads at once.
 pub const IN_FLIGHT_LIMIT: usize = 32;
@@ -202,7 +198,7 @@ fn open_range(key: &[u8; 32], range: &FetchRange, stored: &Bytes, spare: &Arc<Sp
         places.push(Ok(at..at + own.len()));
         (rest, at) = (after, at + own.len());
     }
-    let raw = Bytes::from_owner(raw);
+    let raw = raw.freeze();
     let bytes = places.into_iter().map(|place| match place {
         Ok(place) => raw.slice(place),
         Err(bytes) => bytes,
@@ -215,12 +211,22 @@ async fn read_range(
     store: &Arc<dyn Store>,
     key: [u8; 32],
     range: FetchRange,
-    spare: Arc<Spare>,
+    decoding: Arc<Decoding>,
 ) -> Result<Vec<(BlobId, Bytes)>> {
     let stored = io::get_range(store, &range.pack.key(), range.start..range.end)
         .await
         .map_err(|e| RepoError::of_referenced(e).at(range.start))?;
+    // never closed
+    let _turn = decoding.turns.acquire().await;
+    let spare = decoding.spare.clone();
     io::blocking("fetch", move || open_range(&key, &range, &stored, &spare)).await
+}
+
+/// What opening ranges shares: raw bytes are several times the stored ones, so no more ranges are opened at once than there are
+/// cores to do it, and the rest wait as they came.
+struct Decoding {
+    turns: Semaphore,
+    spare: Arc<Spare>,
 }
 
 type Batch = (Result<Vec<(BlobId, Bytes)>>, OwnedSemaphorePermit);
@@ -259,7 +265,11 @@ pub(crate) fn run(
 async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: FetchLimits, send: mpsc::Sender<Batch>) {
     let memory = Arc::new(Semaphore::new(memory_units(&limits) as usize));
     let requests = Arc::new(Semaphore::new(limits.in_flight_max.clamp(1, IN_FLIGHT_LIMIT)));
-    let spare = Arc::new(Spare::new(limits.memory_bytes_max / 4));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let decoding = Arc::new(Decoding {
+        turns: Semaphore::new(cores),
+        spare: Arc::new(Spare::new(limits.memory_bytes_max, RANGE_RAW_BYTES_MAX as usize)),
+    });
     let mut tasks = tokio::task::JoinSet::new();
     for range in plan.ranges {
         let units = range.memory_units(&limits);
@@ -271,10 +281,10 @@ async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: Fe
             permits = permits => match permits { Some(permits) => permits, None => break },
             () = send.closed() => break,
         };
-        let (store, send, spare) = (store.clone(), send.clone(), spare.clone());
+        let (store, send, decoding) = (store.clone(), send.clone(), decoding.clone());
         tasks.spawn(async move {
             // a task that dies must not let its blobs be missing in silence
-            let batch = match tokio::spawn(async move { read_range(&store, key, range, spare).await }).await {
+            let batch = match tokio::spawn(async move { read_range(&store, key, range, decoding).await }).await {
                 Ok(batch) => batch,
                 Err(e) => Err(RepoError::internal("fetch", e)),
             };

@@ -18,7 +18,7 @@ use aws_smithy_async::time::SharedTimeSource;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
-use store::{Key, Kind, Meta, Result, Store, StoreError, Tried};
+use store::{Key, Kind, Lent, Meta, Result, Spare, Store, StoreError, Tried};
 use tokio::time::Instant;
 
 use crate::address::Address;
@@ -35,6 +35,11 @@ const REQUEST_MAX: Duration = Duration::from_secs(900);
 const OBJECT_BYTES_MAX: u64 = 50 << 40;
 /// Memory that is reserved for a body before its bytes are there.
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// Ranges from this length on are read into memory that was used before.
+const LENT_BYTES_MIN: usize = 256 << 10;
+/// So many bytes of it wait for the next range while others are in use, in pieces of a range.
+const SPARE_BYTES_MAX: u64 = 64 << 20;
+const SPARE_PIECE_BYTES: usize = 4 << 20;
 
 /// What an attempt gives.
 pub(crate) type Attempt<T> = std::result::Result<T, Fault>;
@@ -64,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     patience: Patience,
     time: SharedTimeSource,
+    /// For the bodies of large ranges.
+    spare: Arc<Spare>,
 }
 
 impl Deref for Bucket {
@@ -84,6 +91,7 @@ impl Bucket {
             bare_client: made.bare_client,
             server: made.server,
             time: made.time,
+            spare: Arc::new(Spare::new(SPARE_BYTES_MAX, SPARE_PIECE_BYTES)),
             url: address.url(),
             bucket: address.bucket,
             prefix: address.prefix,
@@ -266,7 +274,14 @@ impl Bucket {
             let why = format!("a range that was not asked for ({:?})", answer.content_range());
             return Err(Fault::new(Kind::Other, why));
         }
-        match collect(answer.body, Some(wanted), wanted).await? {
+        // memory for as much as the server says it has, not for what was asked
+        let body = match usize::try_from(wanted) {
+            Ok(bytes) if bytes >= LENT_BYTES_MIN && answer.content_length == i64::try_from(wanted).ok() => {
+                collect_into(answer.body, self.spare.lend(bytes)).await?
+            }
+            _ => collect(answer.body, Some(wanted), wanted).await?,
+        };
+        match body {
             Ok(body) if body.len() as u64 == wanted => Ok(body),
             Ok(_) if answer.content_length.is_some_and(|n| n >= 0 && (n as u64) < wanted) => Err(past_end(range)),
             Ok(body) => Err(Fault::new(
@@ -361,6 +376,21 @@ async fn collect(mut body: ByteStream, told: Option<u64>, bytes_max: u64) -> Att
         all.extend_from_slice(&piece);
     }
     Ok(Ok(all.freeze()))
+}
+
+/// All of a body that is as long as `memory`, or shorter; `Err` inside when it is longer.
+async fn collect_into(mut body: ByteStream, mut memory: Lent) -> Attempt<std::result::Result<Bytes, u64>> {
+    let mut filled = 0;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|e| Fault::of_body(&e))?;
+        let end = filled + piece.len();
+        match memory.bytes_mut().get_mut(filled..end) {
+            Some(place) => place.copy_from_slice(&piece),
+            None => return Ok(Err(end as u64)),
+        }
+        filled = end;
+    }
+    Ok(Ok(memory.freeze().slice(..filled)))
 }
 
 #[async_trait]

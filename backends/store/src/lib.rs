@@ -33,6 +33,7 @@ mod error;
 mod key;
 mod memory;
 mod prefixed;
+mod spare;
 mod tried;
 
 /// What every implementation and decorator has to pass.
@@ -53,6 +54,7 @@ pub use flaky::{Faults, Flaky};
 pub use key::{KEY_BYTES_MAX, KEY_JOINED_BYTES_MAX, Key, split_prefix};
 pub use memory::Memory;
 pub use prefixed::Prefixed;
+pub use spare::{Lent, Spare};
 #[cfg(any(test, feature = "testing"))]
 pub use throttled::Throttled;
 pub use tried::{Honours, Tried, probe};
