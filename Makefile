@@ -15,6 +15,8 @@ FUZZ_S ?= 60
 # the sanitizer's flags want a nightly compiler: RUSTC_BOOTSTRAP lets the stable one take them, here and nowhere else
 FUZZ_BIN := $(HOME)/.cache/windlass/cargo-fuzz/bin
 PYTHON ?= python3
+# CONTRIBUTING's example is in nobody's binary: its test builds our crates once more, so without optimisation
+EXAMPLE_FLAGS := $(foreach room,repo snapshot rack_scheduler,--config profile.dev.package.windlass-$(room).opt-level=0)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint fmt doc torture fuzz bench deps deps-demo deps-test deps-torture deps-fuzz deps-bench audit clean
@@ -32,6 +34,7 @@ test: deps-test ## Everything: format, lints, doc tests, unit, property, kill an
 	$(CARGO) test --workspace --doc --quiet --locked $(CARGO_FLAGS)
 	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
 	$(CARGO) nextest run --workspace --locked $(CARGO_FLAGS)
+	$(CARGO) nextest run -p windlass --bin windlass --features example --locked $(EXAMPLE_FLAGS) $(CARGO_FLAGS) -E 'test(example)'
 
 lint: ## Format check and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -10,7 +10,7 @@ use bus::Bus;
 use config::{BusMode, Config};
 use jobs::Jobs;
 use repo::{Cache, FetchLimits, Repo, RepoError, RepoParams, SessionLimits};
-use runtime::Clock;
+use runtime::{Announcer, Clock};
 use snapshot::port::Repos;
 use state::State;
 use store::{Store, StoreError};
@@ -31,6 +31,8 @@ pub struct Ports {
     pub jobs: Arc<dyn Jobs>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
+    /// Where this host's events go.
+    pub announcer: Announcer,
     /// Opens repositories.
     pub repos: Arc<dyn Repos>,
     /// What goes to their stores.
@@ -77,6 +79,11 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
     };
     let store_counters = store::Counters::default();
     Ok(Ports {
+        announcer: Announcer {
+            host: config.host_id.clone(),
+            bus: shared.bus.clone(),
+            clock: clock.clone(),
+        },
         bus: shared.bus,
         state: shared.state,
         lattice: shared.lattice,

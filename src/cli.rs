@@ -5,6 +5,7 @@ mod hosts;
 mod house;
 mod job;
 mod jobs;
+mod nouns;
 mod output;
 mod pages;
 mod progress;
@@ -122,12 +123,15 @@ impl Context {
     }
 }
 
-/// The command line as clap knows it, with what THE TABLE says of each noun.
+/// The command line as clap knows it, with what THE TABLE says of each noun. A concern without a file here gets its verbs from
+/// its messages: `windlass NOUN VERB [JSON]` is another spelling of `windlass send CONCERN.VERB [JSON]`.
 pub fn command() -> clap::Command {
     crate::concerns::TABLE.iter().fold(Cli::command(), |command, row| {
-        command.mut_subcommand(row.noun, |noun| {
-            noun.about(row.about).after_help(format!("More: {}", row.page))
-        })
+        let told = |noun: clap::Command| noun.about(row.about).after_help(format!("More: {}", row.page()));
+        match command.find_subcommand(row.noun) {
+            Some(_) => command.mut_subcommand(row.noun, told),
+            None => command.subcommand(told(nouns::of(row))),
+        }
     })
 }
 
@@ -136,7 +140,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match command()
         .try_get_matches_from(&args)
-        .and_then(|m| Cli::from_arg_matches(&m))
+        .and_then(|m| nouns::sent(&m).unwrap_or_else(|| Cli::from_arg_matches(&m)))
     {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &args),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bus::Bus;
 use config::Config;
-use runtime::{Clock, HostsOptions, HouseOptions, Recover, Restart, SystemClock};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use runtime::{Clock, Concern, HostsOptions, HouseOptions, Recover, Restart, SystemClock};
 use wire::ErrorBody;
 use wire::house::StatusReply;
 
@@ -66,6 +68,24 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Starts a concern that `make` builds from the ports and the configuration of the day: now, after each death, after each
+    /// reload.
+    ///
+    /// # Errors
+    /// As [`runtime::House::start`].
+    pub fn start<A: Concern>(
+        self,
+        make: impl Fn(&Ports, &Config) -> A + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), ErrorBody>> {
+        let limits = self.limits();
+        // the house itself stays outside of the factory, which it holds
+        let Self { house, ports, today } = self;
+        let factory = move || make(&ports, &today.config());
+        async move { Ok(house.start(limits, factory).await?) }.boxed()
+    }
+}
+
 /// A running house.
 #[derive(Debug, Clone)]
 pub struct House {
@@ -81,7 +101,7 @@ impl House {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let ports = backends::open(config, clock).await?;
         let house = Self::with(config, role, ports).await?;
-        if let Some(watch) = backends::lattice::Guard::of(config, &house.parts.ports) {
+        if let Some(watch) = backends::lattice::Guard::of(&house.parts.ports) {
             watch.start().await?;
         }
         Ok(house)

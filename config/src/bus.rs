@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The message bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,7 @@ impl BusMode {
 pub(crate) static SECTION: Section = Section {
     name: "bus",
     about: "The message bus.",
+    reload: Reload::Only(&["events_queued_max", "request_timeout_s"]),
     keys: &[
         Key {
             path: "bus.mode",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The HTTP gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,7 @@ pub struct Gateway {
 pub(crate) static SECTION: Section = Section {
     name: "gateway",
     about: "HTTP on a Unix socket (mode 0600): how the command line reaches a running daemon.",
+    reload: Reload::Only(&["blobs_in_flight_max", "requests_in_flight_max", "followers_max"]),
     keys: &[
         Key {
             path: "gateway.socket",

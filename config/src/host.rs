@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 pub(crate) static SECTION: Section = Section {
     name: "",
     about: "This host.",
+    reload: Reload::None,
     keys: &[
         Key {
             path: "host_id",
@@ -60,6 +61,7 @@ impl Host {
 pub(crate) static HOST_SECTION: Section = Section {
     name: "host",
     about: "Where this host stands and what it has: `windlass hosts` shows it, and what places workloads reads it.",
+    reload: Reload::None,
     keys: &[
         Key {
             path: "host.rack",

@@ -7,8 +7,22 @@ pub struct Section {
     pub name: &'static str,
     /// One or two lines for people.
     pub about: &'static str,
+    /// Which of its keys a running daemon takes up when the configuration is read again.
+    pub reload: Reload,
     /// Its keys, in the order of the reference file.
     pub keys: &'static [Key],
+}
+
+/// Which keys of a section a running daemon takes up. The others are bound to what was opened at the start: sockets,
+/// connections, the state directory, what hosts agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// All: what reads them is built anew.
+    All,
+    /// These, by the last part of their path.
+    Only(&'static [&'static str]),
+    /// None: they need a restart.
+    None,
 }
 
 /// One key.
@@ -108,24 +122,9 @@ impl KeyType {
     }
 }
 
-static SECTIONS: [&Section; 12] = [
-    &crate::host::SECTION,
-    &crate::host::HOST_SECTION,
-    &crate::log::SECTION,
-    &crate::bus::SECTION,
-    &crate::nats::SECTION,
-    &crate::runtime::SECTION,
-    &crate::repo::SECTION,
-    &crate::repo::CHUNKER_SECTION,
-    &crate::repo_s3::SECTION,
-    &crate::snapshot::SECTION,
-    &crate::rack_scheduler::SECTION,
-    &crate::gateway::SECTION,
-];
-
 /// Every section, in the order of the reference file.
 pub fn sections() -> &'static [&'static Section] {
-    &SECTIONS
+    crate::SECTIONS
 }
 
 /// Every key, in the order of the reference file.

@@ -18,6 +18,8 @@
 
 mod bus;
 mod check;
+#[cfg(feature = "example")]
+mod echo;
 mod error;
 mod file;
 mod gateway;
@@ -45,11 +47,13 @@ use serde::{Deserialize, Serialize};
 
 pub use bus::{Bus, BusMode};
 pub use check::{Finding, Place, Severity, check_environment, check_text};
+#[cfg(feature = "example")]
+pub use echo::Echo;
 pub use error::{ConfigError, Kind};
 pub use file::{FileText, choose_file, read_file};
 pub use gateway::Gateway;
 pub use host::{Host, Surroundings};
-pub use key::{Key, KeyType, Preset, Section, key, keys, sections};
+pub use key::{Key, KeyType, Preset, Reload, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
 pub use nats::Nats;
@@ -87,4 +91,26 @@ pub struct Config {
     pub rack_scheduler: RackScheduler,
     /// The HTTP gateway.
     pub gateway: Gateway,
+    /// The example of CONTRIBUTING.md.
+    #[cfg(feature = "example")]
+    pub echo: Echo,
 }
+
+/// Every section, in the order of the reference file. A concern's settings are one file here: its section and the struct that
+/// it is read into.
+static SECTIONS: &[&Section] = &[
+    &host::SECTION,
+    &host::HOST_SECTION,
+    &log::SECTION,
+    &bus::SECTION,
+    &nats::SECTION,
+    &runtime::SECTION,
+    &repo::SECTION,
+    &repo::CHUNKER_SECTION,
+    &repo_s3::SECTION,
+    &snapshot::SECTION,
+    &rack_scheduler::SECTION,
+    &gateway::SECTION,
+    #[cfg(feature = "example")]
+    &echo::SECTION,
+];

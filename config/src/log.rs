@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// What is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ pub enum LogFormat {
 pub(crate) static SECTION: Section = Section {
     name: "log",
     about: "Logs go to standard error.",
+    reload: Reload::Only(&["level"]),
     keys: &[
         Key {
             path: "log.level",

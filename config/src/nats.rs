@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The servers that the hosts of a fleet meet at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ impl Nats {
 pub(crate) static SECTION: Section = Section {
     name: "nats",
     about: "The NATS servers that the hosts of a fleet meet at, when bus.mode is \"nats\". docs/lattice.md tells how to run them.",
+    reload: Reload::Only(&["jobs_kept_max"]),
     keys: &[
         Key {
             path: "nats.servers",

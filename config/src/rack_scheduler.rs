@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The rack scheduler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,7 @@ pub enum Provide {
 pub(crate) static SECTION: Section = Section {
     name: "rack_scheduler",
     about: "Many VMs become groups, each with a home rack.",
+    reload: Reload::All,
     keys: &[
         Key {
             path: "rack_scheduler.inventory",

@@ -1,49 +1,20 @@
 //! What a running daemon takes up when its configuration is read again, and what needs a restart.
 
 use crate::error::ConfigError;
+use crate::key::{Reload, sections};
 use crate::load::{Loaded, Origin, assemble};
 use crate::value::Value;
 
-/// Keys that a running daemon takes up. The others are bound to what was opened at the start: sockets, connections, the state
-/// directory, what hosts agreed on.
-static TAKEN_UP: &[&str] = &[
-    "log.level",
-    "bus.events_queued_max",
-    "bus.request_timeout_s",
-    "nats.jobs_kept_max",
-    "runtime.mailbox_messages_max",
-    "runtime.drain_timeout_s",
-    "runtime.restart_deaths_max",
-    "runtime.restart_window_s",
-    "runtime.idempotency_keep_h",
-    "runtime.jobs_kept_max",
-    "runtime.jobs_open_max",
-    "runtime.job_deliveries_max",
-    "repo.pack_bytes",
-    "repo.compression_level",
-    "repo.uploads_in_flight_max",
-    "repo.fetch_requests_in_flight_max",
-    "repo.fetch_memory_bytes_max",
-    "repo.fetch_gap_bytes_max",
-    "snapshot.threads",
-    "snapshot.common_held_days",
-    "snapshot.jobs_parallel_max",
-    "rack_scheduler.inventory",
-    "rack_scheduler.vcpus_sold_percent",
-    "rack_scheduler.memory_sold_percent",
-    "rack_scheduler.provide",
-    "rack_scheduler.provide_timeout_s",
-    "rack_scheduler.tentative_s",
-    "rack_scheduler.attempts_max",
-    "rack_scheduler.sweep_every_s",
-    "gateway.blobs_in_flight_max",
-    "gateway.requests_in_flight_max",
-    "gateway.followers_max",
-];
-
 /// True when a running daemon takes a new value of this key up.
 pub fn is_taken_up(path: &str) -> bool {
-    TAKEN_UP.contains(&path)
+    sections().iter().any(|section| {
+        let key = section.keys.iter().find(|key| key.path == path);
+        key.is_some_and(|key| match section.reload {
+            Reload::All => true,
+            Reload::Only(leaves) => leaves.contains(&key.leaf()),
+            Reload::None => false,
+        })
+    })
 }
 
 /// A key whose value is another one now.
@@ -119,9 +90,14 @@ mod tests {
 
     #[test]
     fn every_key_that_is_taken_up_is_a_key() {
-        for path in TAKEN_UP {
-            assert!(crate::key(path).is_some(), "{path}");
+        for section in sections() {
+            let Reload::Only(leaves) = section.reload else { continue };
+            for leaf in leaves {
+                let path = format!("{}.{leaf}", section.name);
+                assert!(crate::key(&path).is_some() && is_taken_up(&path), "{path}");
+            }
         }
+        assert!(is_taken_up("snapshot.threads") && !is_taken_up("bus.mode") && !is_taken_up("host_id"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The chunk repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,14 @@ impl ChunkerConfig {
 pub(crate) static SECTION: Section = Section {
     name: "repo",
     about: "The chunk repository. Credentials of s3://, gs:// and az:// come from the environment, as their SDKs document; never from this file.",
+    reload: Reload::Only(&[
+        "pack_bytes",
+        "compression_level",
+        "uploads_in_flight_max",
+        "fetch_requests_in_flight_max",
+        "fetch_memory_bytes_max",
+        "fetch_gap_bytes_max",
+    ]),
     keys: &[
         Key {
             path: "repo.url",
@@ -176,6 +184,7 @@ pub(crate) static SECTION: Section = Section {
 pub(crate) static CHUNKER_SECTION: Section = Section {
     name: "repo.chunker",
     about: "How a new repository cuts disks; fixed for its life, so that equal data has equal names.",
+    reload: Reload::None,
     keys: &[
         Key {
             path: "repo.chunker.mode",

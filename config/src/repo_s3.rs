@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// How to speak to the server of an `s3://` repository, where its URL doesn't say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,7 @@ const fn number(path: &'static str, min: u64, max: u64, preset: u64, about: &'st
 
 pub(crate) static SECTION: Section = Section {
     name: "repo.s3",
+    reload: Reload::None,
     about: "How to speak to the server of an s3:// repository. The URL may say each of these too, and wins: \
             s3://bucket/prefix?endpoint=https://host&region=name. Empty means that nobody says it here.",
     keys: &[

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// Actors and jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,16 @@ pub struct Runtime {
 pub(crate) static SECTION: Section = Section {
     name: "runtime",
     about: "Actors and jobs.",
+    reload: Reload::Only(&[
+        "mailbox_messages_max",
+        "drain_timeout_s",
+        "restart_deaths_max",
+        "restart_window_s",
+        "idempotency_keep_h",
+        "jobs_kept_max",
+        "jobs_open_max",
+        "job_deliveries_max",
+    ]),
     keys: &[
         Key {
             path: "runtime.mailbox_messages_max",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::{Key, KeyType, Preset, Section};
+use crate::key::{Key, KeyType, Preset, Reload, Section};
 
 /// The snapshot concern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,7 @@ pub struct Snapshot {
 pub(crate) static SECTION: Section = Section {
     name: "snapshot",
     about: "Disks of VMs go into the repository, and come back by their difference.",
+    reload: Reload::All,
     keys: &[
         Key {
             path: "snapshot.threads",

@@ -150,11 +150,12 @@ fn concerns_live_by_the_new_settings_without_a_restart() {
     let disk = disk.display().to_string();
     let create = ["snapshot", "create", "--vm", "web1", "--json", "--disk", &disk];
     daemon.windlass.run(&create).unwrap().success();
+    daemon.windlass.run(&["snapshot", "ls"]).unwrap().success();
     let status = daemon.status();
     let asked = |status: &Value| {
         let concerns = status["concerns"].as_array().unwrap();
         let snapshot = concerns.iter().find(|c| c["concern"] == "snapshot").unwrap();
-        snapshot["observed"]["jobs_accepted"].as_u64().unwrap()
+        snapshot["observed"]["asked_total"].as_u64().unwrap()
     };
     assert_eq!(asked(&status), 1);
     let said = daemon.reload("[snapshot]\njobs_parallel_max = 3\n[repo]\npack_bytes = 1048576\n");

@@ -8,11 +8,10 @@ use bus::Bus;
 use bytes::Bytes;
 use config::{BusMode, Config};
 use nats::{Credentials, Identity, JetstreamJobs, JobsOptions, Lattice, NatsBus, NatsState, Settings, Tls};
-use runtime::Clock;
+use runtime::{Announcer, Clock};
 use state::{Key, State};
-use wire::event::CloudEvent;
 use wire::house::DataLost;
-use wire::{Code, ErrorBody, HostId};
+use wire::{Code, ErrorBody};
 
 use super::{Ports, Shared};
 
@@ -108,22 +107,18 @@ pub async fn ask(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Bus>
 /// Compares what the servers keep with what this host saw last, at the start and after every reconnect.
 #[derive(Debug, Clone)]
 pub struct Guard {
-    host: HostId,
     lattice: Lattice,
     own_state: Arc<dyn State>,
-    bus: Arc<dyn Bus>,
-    clock: Arc<dyn Clock>,
+    announcer: Announcer,
 }
 
 impl Guard {
     /// The guard of a host in a lattice.
-    pub fn of(config: &Config, ports: &Ports) -> Option<Self> {
+    pub fn of(ports: &Ports) -> Option<Self> {
         Some(Self {
-            host: config.host_id.clone(),
             lattice: ports.lattice.clone()?,
             own_state: ports.own_state.clone(),
-            bus: ports.bus.clone(),
-            clock: ports.clock.clone(),
+            announcer: ports.announcer.clone(),
         })
     }
 
@@ -166,14 +161,10 @@ impl Guard {
     async fn tell(&self, loss: &nats::Loss) {
         tracing::error!(stream = %loss.stream, "DATA LOSS: {}", loss.what);
         let data = DataLost {
-            host: self.host.clone(),
+            host: self.announcer.host.clone(),
             store: loss.stream.clone(),
             what: loss.what.clone(),
         };
-        let time = runtime::rfc3339(self.clock.now_ms());
-        let event = CloudEvent::new(runtime::ulid(&*self.clock), &self.host, time, data);
-        if let Err(error) = bus::announce(&*self.bus, &event).await {
-            tracing::warn!(%error, "house.data_lost was not published");
-        }
+        self.announcer.announce(data).await;
     }
 }

@@ -186,6 +186,14 @@ pub enum ConfigVerb {
 pub struct SendArgs {
     /// A subject, or CONCERN.VERB for this host, such as `snapshot.ls`
     pub subject: String,
+    /// What is sent.
+    #[command(flatten)]
+    pub what: RequestArgs,
+}
+
+/// A request as JSON, and how it is sent.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
     /// The request; `-` reads it from standard input
     #[arg(default_value = "{}", value_name = "JSON")]
     pub request: String,

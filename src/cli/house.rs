@@ -45,7 +45,7 @@ pub fn schema(context: &Context) -> Result<ExitCode, ErrorBody> {
 /// # Errors
 /// As the server answers; `invalid` for a subject or JSON that can't be read.
 pub async fn send(context: &Context, args: &SendArgs) -> Result<ExitCode, ErrorBody> {
-    let request = read_json(&args.request)?;
+    let request = read_json(&args.what.request)?;
     let client = context.connect().await?;
     let result = send_with(context, &client, args, &request).await;
     client.close().await;
@@ -61,8 +61,8 @@ async fn send_with(
     let subject = subject(&args.subject, client.host())?;
     let defaults = client.headers();
     let headers = Headers {
-        timeout_ms: args.timeout_ms.or(defaults.timeout_ms),
-        request_id: args.request_id.clone(),
+        timeout_ms: args.what.timeout_ms.or(defaults.timeout_ms),
+        request_id: args.what.request_id.clone(),
         traceparent: None,
     };
     let reply = client.call_json(&subject, request, headers).await?;

@@ -157,7 +157,7 @@ fn the_other_verbs() {
     let Verb::Send(send) = verb("send house.status") else {
         panic!("no send")
     };
-    assert_eq!(send.request, "{}");
+    assert_eq!(send.what.request, "{}");
     for line in ["serve", "status", "demo", "schema", "completions bash", "man"] {
         verb(line);
     }
@@ -282,4 +282,31 @@ fn the_repository_travels_only_when_somebody_said_it_here() {
         with(flags, &[], ""),
         [Some("file:///srv/r".into()), Some("file:///srv/r".into())]
     );
+}
+
+/// Verbs that are made from messages, and that the example of CONTRIBUTING.md is in no binary that doesn't ask for it.
+#[test]
+fn a_concern_without_a_file_here_has_the_verbs_of_its_messages() {
+    let row = crate::concerns::Row {
+        noun: "racks",
+        ..crate::concerns::TABLE[1]
+    };
+    let noun = nouns::of(&row);
+    assert!(noun.find_subcommand("place").is_some() && noun.find_subcommand("ls").is_some());
+    let args = noun.try_get_matches_from(["racks", "ls", "{\"tenant\": \"t\"}", "--timeout-ms", "7"]);
+    let sent = args
+        .unwrap()
+        .subcommand()
+        .map(|(verb, args)| nouns::send(&row, verb, args).unwrap());
+    let sent = sent.unwrap();
+    assert_eq!(
+        (sent.subject.as_str(), sent.what.timeout_ms),
+        ("rack_scheduler.ls", Some(7))
+    );
+    assert_eq!(sent.what.request, "{\"tenant\": \"t\"}");
+    let said = |line: &str| nouns::sent(&command().try_get_matches_from(line.split(' ')).unwrap()).is_some();
+    assert!(!said("windlass rack ls") && !said("windlass status"));
+    let shipped = crate::concerns::TABLE.iter().any(|row| row.name == "echo");
+    let told = wire::catalog::asyncapi("0").to_string().contains("echo") || config::reference().contains("echo");
+    assert_eq!((shipped, told), (cfg!(feature = "example"), cfg!(feature = "example")));
 }

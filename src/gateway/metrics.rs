@@ -177,6 +177,17 @@ fn of_concern(page: &mut Page, concern: &wire::house::ConcernStatus, measures: O
     for (cause, count) in concern.deaths.iter().filter(|(cause, _)| *cause != "panic") {
         page.sample(&deaths, &[("cause", cause)], count);
     }
+    for (what, value) in concern.observed.as_object().into_iter().flatten() {
+        if let Some(number) = value.as_f64() {
+            let kind = if what.ends_with("_total") { "counter" } else { "gauge" };
+            page.one(
+                &name(what),
+                kind,
+                "What the concern says of itself; `windlass status` has it too.",
+                number,
+            );
+        }
+    }
     let Some(measures) = measures else { return };
     let requests = name("requests_total");
     page.family(

@@ -2,6 +2,8 @@
 
 mod address;
 mod blobs;
+#[cfg(feature = "example")]
+mod example;
 mod figures;
 
 use std::os::unix::fs::PermissionsExt;

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bus::Bus;
-use runtime::{Call, Concern, Effect, Routes};
+use runtime::{Call, Concern, Effect, Round, Routes};
 use serde_json::{Value, json};
 use wire::rack_scheduler::{
     EvacuateReport, Explanation, HostRow, Loaded, Placement, PlanReport, Provided, RackEvacuate, RackExplain, RackGrow,
@@ -113,13 +114,22 @@ impl Concern for RackScheduler {
     fn observed(&self) -> Value {
         let counts = &self.scheduler.counts;
         json!({
-            "asked": self.asked,
-            "committed": counts.committed.load(Ordering::Relaxed),
-            "conflicts": counts.conflicts.load(Ordering::Relaxed),
-            "replanned": counts.replanned.load(Ordering::Relaxed),
-            "settled_for_others": counts.settled_for_others.load(Ordering::Relaxed),
+            "asked_total": self.asked,
+            "committed_total": counts.committed.load(Ordering::Relaxed),
+            "conflicts_total": counts.conflicts.load(Ordering::Relaxed),
+            "replanned_total": counts.replanned.load(Ordering::Relaxed),
+            "settled_for_others_total": counts.settled_for_others.load(Ordering::Relaxed),
             "racks": self.scheduler.view().racks().len(),
         })
+    }
+    /// Heartbeats are read, and what others left unfinished is gone on with.
+    fn round(&self) -> Option<Round> {
+        let scheduler = self.scheduler.clone();
+        let every = Duration::from_millis(scheduler.settings.sweep_every_ms);
+        Some(Round::every(every, move || {
+            let scheduler = scheduler.clone();
+            async move { scheduler.go_round().await }
+        }))
     }
 }
 

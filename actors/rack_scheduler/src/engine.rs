@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus::Bus;
-use runtime::Clock;
+use runtime::{Announcer, Clock};
 use state::State;
 use wire::HostId;
 
@@ -44,6 +44,10 @@ pub struct Settings {
     pub memory_sold_percent: u32,
     /// Hosts hear of their VMs, and may refuse.
     pub tells_hosts: bool,
+    /// Hosts that beat join the inventory by themselves.
+    pub takes_beats: bool,
+    /// The pause between two rounds of [`Scheduler::go_round`], in milliseconds.
+    pub sweep_every_ms: u64,
     /// How long released and void placements are remembered, in milliseconds.
     pub keep_ms: u64,
     /// What one rack's record keeps of placements, in bytes; a sweep leaves a quarter of it.
@@ -58,6 +62,8 @@ impl Default for Settings {
             vcpus_sold_percent: 100,
             memory_sold_percent: 100,
             tells_hosts: false,
+            takes_beats: false,
+            sweep_every_ms: 60_000,
             keep_ms: 24 * 3_600_000,
             residents_bytes_max: RESIDENTS_BYTES_MAX,
         }
@@ -89,12 +95,12 @@ impl Counts {
 /// One scheduler: what every verb works with. Clones are the same scheduler.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
-    /// This host, for events.
+    /// This host, for records and events.
     pub host: HostId,
     /// Records.
     pub state: Arc<dyn State>,
-    /// Events.
-    pub bus: Arc<dyn Bus>,
+    /// Where events go.
+    pub announcer: Announcer,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Hosts of VMs.
@@ -119,9 +125,13 @@ impl Scheduler {
     ) -> Self {
         let view = Arc::new(Mutex::new(View::of(host.as_str())));
         Self {
+            announcer: Announcer {
+                host: host.clone(),
+                bus,
+                clock: clock.clone(),
+            },
             host,
             state,
-            bus,
             clock,
             hosts,
             settings,
@@ -135,6 +145,19 @@ impl Scheduler {
     pub fn view(&self) -> MutexGuard<'_, View> {
         // a panic in a decision leaves a view that is at worst out of date, which every write checks
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads heartbeats where they count, and goes on with what others left unfinished. What fails is tried again in the next
+    /// round.
+    pub async fn go_round(&self) {
+        if self.settings.takes_beats
+            && let Err(error) = self.take_beats().await
+        {
+            tracing::warn!(%error, "heartbeats; they are read again");
+        }
+        if let Err(error) = self.sweep().await {
+            tracing::warn!(%error, "the rack scheduler's sweep; it is tried again");
+        }
     }
 
     /// What waits for one rack's record in this process.

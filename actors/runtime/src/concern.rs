@@ -9,8 +9,11 @@ use futures::future::LocalBoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
+use wire::job::JobAccepted;
 use wire::{Code, ErrorBody, Headers, Request};
 
+use crate::job_runner::{Kinds, Runner};
+use crate::rounds::Round;
 use crate::traced::Traced;
 
 /// A concern: built by a factory, one message at a time, on its own thread.
@@ -45,8 +48,17 @@ pub trait Concern: Sized + Unpin + 'static {
     const NAME: &'static str;
     /// Its verbs.
     fn routes() -> Routes<Self>;
-    /// What it says of its state: for status, console, metrics and tests.
+    /// What it says of its state: for status, console, metrics and tests. Each number of the object is a metric
+    /// `windlass_<concern>_<name>`; a name that ends in `_total` only grows while the concern lives, others come and go.
     fn observed(&self) -> Value;
+    /// Its kinds of job, and how many run at once. Asked after each build; jobs that run go on as they began.
+    fn jobs(&self) -> Kinds {
+        Kinds::new()
+    }
+    /// Work that comes round while it lives. Asked after each build.
+    fn round(&self) -> Option<Round> {
+        None
+    }
 }
 
 /// What surrounds a request.
@@ -59,6 +71,24 @@ pub struct Call {
     /// When its asker stops waiting.
     pub deadline: Option<Instant>,
     pub(crate) traced: Traced,
+    pub(crate) runner: Runner,
+}
+
+impl Call {
+    /// Accepts a job of the verb of `R`, one of the concern's [`Concern::jobs`]: durable first, then the answer.
+    pub fn accept<A: 'static, R: Request<Reply = JobAccepted>>(&self, request: &R) -> Effect<A, JobAccepted> {
+        match serde_json::to_value(request) {
+            Ok(request) => {
+                let (runner, headers) = (self.runner.clone(), self.headers.clone());
+                let target = runner.target(R::ADDRESS);
+                Effect::run(async move { runner.submit(R::VERB, request, headers, target).await })
+            }
+            Err(e) => Effect::answer(Err(ErrorBody::new(
+                Code::Invalid,
+                format!("the request can't be kept: {e}; nothing was accepted"),
+            ))),
+        }
+    }
 }
 
 /// What follows from a decision: a future, and then the answer.
@@ -139,6 +169,11 @@ impl<A: Concern> Routes<A> {
         }
         self.endpoints.push(bus::Endpoint::of::<R>());
         self
+    }
+
+    /// Adds a verb that needs no decision but becomes a job at once, as [`Call::accept`].
+    pub fn job<R: Request<Reply = JobAccepted>>(self) -> Self {
+        self.on(|_: &mut A, request: R, call| call.accept(&request))
     }
 
     pub(crate) fn endpoints(&self) -> Result<Vec<bus::Endpoint>, String> {

@@ -23,16 +23,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bus::Bus;
 use state::{Key, State};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::event::CloudEvent;
 use wire::hosts::HostFacts;
-use wire::{ErrorBody, HostId, Topic};
+use wire::{ErrorBody, HostId};
 
+use crate::Clock;
 use crate::job_desk::Desk;
-use crate::{Clock, rfc3339, ulid};
 
 /// What a host says of itself, and how often.
 #[derive(Debug, Clone)]
@@ -52,7 +50,6 @@ pub struct HostsOptions {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     pub(crate) state: Arc<dyn State>,
-    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) options: HostsOptions,
@@ -83,17 +80,10 @@ pub(crate) fn key(below: &str, host: &HostId) -> state::Result<Key> {
 }
 
 impl Hosts {
-    pub(crate) fn new(
-        state: Arc<dyn State>,
-        bus: Arc<dyn Bus>,
-        clock: Arc<dyn Clock>,
-        desk: Arc<Desk>,
-        options: HostsOptions,
-    ) -> Arc<Self> {
+    pub(crate) fn new(state: Arc<dyn State>, desk: Arc<Desk>, options: HostsOptions) -> Arc<Self> {
         Arc::new(Self {
             state,
-            bus,
-            clock,
+            clock: desk.clock.clone(),
             desk,
             drain_timeout: Mutex::new(options.drain_timeout),
             options,
@@ -126,19 +116,11 @@ impl Hosts {
         self.desk.running.len() as u64
     }
 
-    /// Publishes an event; that it was not heard changes nothing.
-    pub(crate) async fn announce<T: Topic>(&self, data: T) {
-        let event = CloudEvent::new(ulid(&*self.clock), self.host(), rfc3339(self.clock.now_ms()), data);
-        if let Err(e) = bus::announce(&*self.bus, &event).await {
-            tracing::warn!(what = T::WHAT, error = %e, "an event of hosts was not published");
-        }
-    }
-
     /// Publishes how a host is.
     pub(crate) async fn announce_host(&self, host: &HostId) {
         let info = self.book().info(host, self.clock.monotonic_ms());
         if let Some(info) = info {
-            self.announce(wire::hosts::HostChanged(info)).await;
+            self.desk.announcer.announce(wire::hosts::HostChanged(info)).await;
         }
     }
 }

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use state::State;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use wire::event::CloudEvent;
 use wire::house::{ConcernFailed, ConcernStatus, Status, StatusReply};
 use wire::job::{Job, JobCancel, JobList, JobListing, JobRetry, JobShow};
 use wire::{Code, ConcernName, ErrorBody, HostId};
@@ -23,10 +22,11 @@ use wire::{Code, ConcernName, ErrorBody, HostId};
 use crate::concern::{Call, Concern, Effect, Routes};
 use crate::hosts::{Beating, HostBook, Hosts};
 use crate::job_desk::{Desk, shown};
+use crate::job_runner::Runner;
 use crate::keeper::{Drain, Failed, Keeper, MAILBOX_SPARE, Observe, Renew, Stop};
 use crate::ledger::Ledger;
 use crate::system::ActorSystem;
-use crate::{Admission, Clock, HostsOptions, Kind, Kinds, Limits, Recover, Runner, RuntimeError, inlet, rfc3339, ulid};
+use crate::{Admission, Announcer, Clock, HostsOptions, Kind, Limits, Recover, RuntimeError, inlet, rfc3339, rounds};
 
 /// How long a concern may take to say how it is, in milliseconds.
 const OBSERVE_TIMEOUT_MS: u64 = 1_000;
@@ -83,6 +83,8 @@ struct Inner {
     failures: mpsc::Sender<Failed>,
     rooms: Mutex<BTreeMap<&'static str, Arc<Room>>>,
     hosts: Option<(Arc<Hosts>, Beating)>,
+    #[cfg(test)]
+    runners: Mutex<BTreeMap<&'static str, Runner>>,
 }
 
 /// A running house; clones are the same house.
@@ -117,27 +119,30 @@ impl House {
             host: host.clone(),
             boot,
         };
+        let announcer = Announcer { host, bus, clock };
         // two processes with one id would take each other's jobs: first the id, then the jobs
-        let desk = Desk::new(jobs, bus.clone(), clock.clone(), worker, recover);
+        let desk = Desk::new(jobs, announcer.clone(), worker, recover);
         let hosts = match hosts {
             None => None,
             Some(options) => {
-                let hosts = Hosts::new(state, bus.clone(), clock.clone(), desk.clone(), options);
+                let hosts = Hosts::new(state, desk.clone(), options);
                 Some((hosts.clone(), Beating::start(hosts).await?))
             }
         };
         desk.open().await?;
         let (failures, failed) = mpsc::channel(FAILURES_MAX);
-        tokio::spawn(publish_failures(bus, clock.clone(), host, failed));
         let house = Self(Arc::new(Inner {
-            started_at: rfc3339(clock.now_ms()),
+            started_at: rfc3339(announcer.clock.now_ms()),
             system: ActorSystem::start().await?,
             desk: desk.clone(),
             failures,
             rooms: Mutex::new(BTreeMap::new()),
             hosts,
             options,
+            #[cfg(test)]
+            runners: Mutex::default(),
         }));
+        tokio::spawn(publish_failures(announcer, failed));
         let inner = Arc::downgrade(&house.0);
         house.start(Limits::default(), move || Itself(inner.clone())).await?;
         house.start(Limits::default(), move || JobBook(desk.clone())).await?;
@@ -157,8 +162,14 @@ impl House {
         self.rooms()[concern].ledger.clone()
     }
 
-    /// Starts a concern on a thread of its own and serves its verbs. `factory` builds it, and again after each death; what
-    /// has to survive a death lives outside, in what the factory clones in.
+    #[cfg(test)]
+    pub(crate) fn runner_of(&self, concern: &str) -> Runner {
+        self.0.runners.lock().unwrap()[concern].clone()
+    }
+
+    /// Starts a concern on a thread of its own, serves its verbs, runs its jobs (what an earlier process left is taken up as
+    /// [`HouseOptions::recover`] says) and its rounds. `factory` builds it, and again after each death; what has to survive a
+    /// death lives outside, in what the factory clones in. No part of the house may be in there: the house holds the factory.
     ///
     /// # Errors
     /// `Invalid` when a row of its routes belongs elsewhere or the concern runs already; what the bus or the system says.
@@ -186,13 +197,17 @@ impl House {
         };
         let ledger = Arc::new(Ledger::new(A::NAME, limits));
         let arbiter = self.0.system.arbiter().await?;
-        let keeper = self.keeper(&arbiter, ledger.clone(), factory);
+        let runner = Runner::new(self.0.desk.clone(), A::NAME);
+        let keeper = self.keeper(&arbiter, ledger.clone(), runner.clone(), factory);
+        #[cfg(test)]
+        self.0.runners.lock().unwrap().insert(A::NAME, runner.clone());
         let incoming = self.0.options.bus.serve(service).await?;
         let stop_taking = CancellationToken::new();
         tokio::spawn(inlet::run(
             incoming,
             keeper.clone(),
             ledger.clone(),
+            runner,
             self.0.options.clock.clone(),
             stop_taking.clone(),
         ));
@@ -205,19 +220,15 @@ impl House {
         &self,
         arbiter: &Arbiter,
         ledger: Arc<Ledger>,
+        runner: Runner,
         factory: impl Fn() -> A + Send + 'static,
     ) -> Addr<Keeper<A>> {
         let (clock, failures) = (self.0.options.clock.clone(), self.0.failures.clone());
+        let rounds = rounds::begin(ledger.clone());
         Keeper::start_in_arbiter(&arbiter.handle(), move |ctx| {
             ctx.set_mailbox_capacity(ledger.limits().mailbox_messages_max + MAILBOX_SPARE);
-            Keeper::new(Box::new(factory), A::routes(), ledger, clock, failures)
+            Keeper::new(Box::new(factory), ledger, runner, rounds, clock, failures)
         })
-    }
-
-    /// Starts to run the jobs of a concern, at most `parallel_jobs_max` at once. What an earlier process left is taken up
-    /// as [`HouseOptions::recover`] says.
-    pub fn runner(&self, concern: &'static str, kinds: Kinds, parallel_jobs_max: usize) -> Runner {
-        Runner::start(self.0.desk.clone(), concern, kinds, parallel_jobs_max)
     }
 
     /// Returns when another process has this host's id: this one has to end.
@@ -349,18 +360,17 @@ impl Room {
     }
 }
 
-async fn publish_failures(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, host: HostId, mut failed: mpsc::Receiver<Failed>) {
+async fn publish_failures(announcer: Announcer, mut failed: mpsc::Receiver<Failed>) {
     while let Some(Failed { concern, deaths, cause }) = failed.recv().await {
-        let data = ConcernFailed {
-            host: host.clone(),
-            concern: concern.to_owned(),
+        let host = announcer.host.clone();
+        let concern = concern.to_owned();
+        let failed = ConcernFailed {
+            host,
+            concern,
             deaths,
             cause,
         };
-        let event = CloudEvent::new(ulid(&*clock), &host, rfc3339(clock.now_ms()), data);
-        if let Err(e) = bus::announce(&*bus, &event).await {
-            tracing::warn!(concern, error = %e, "house.concern_failed was not published");
-        }
+        announcer.announce(failed).await;
     }
 }
 

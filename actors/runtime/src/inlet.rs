@@ -12,6 +12,7 @@ use wire::{Code, ErrorBody, Subject};
 
 use crate::Clock;
 use crate::concern::{Call, Concern};
+use crate::job_runner::Runner;
 use crate::keeper::{Keeper, Letter};
 use crate::ledger::{Asked, Ledger, deadline_passed};
 use crate::traced::{Traced, next_step};
@@ -21,6 +22,7 @@ pub(crate) async fn run<A: Concern>(
     mut incoming: Incoming,
     keeper: Addr<Keeper<A>>,
     ledger: Arc<Ledger>,
+    runner: Runner,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
@@ -33,7 +35,7 @@ pub(crate) async fn run<A: Concern>(
                     let trace = next_step(delivery.headers.traceparent.as_deref(), &*clock);
                     delivery.headers.traceparent = Some(trace.to_string());
                     let traced = Traced::request(trace, A::NAME, delivery.subject.verb());
-                    traced.clone().in_scope(|| take(delivery, traced, &keeper, &ledger));
+                    traced.clone().in_scope(|| take(delivery, traced, &keeper, &ledger, &runner));
                 }
                 // the bus itself ended
                 None => return,
@@ -55,7 +57,7 @@ fn asked(subject: &Subject, responder: bus::Responder) -> Asked {
     }
 }
 
-fn take<A: Concern>(delivery: Delivery, traced: Traced, keeper: &Addr<Keeper<A>>, ledger: &Ledger) {
+fn take<A: Concern>(delivery: Delivery, traced: Traced, keeper: &Addr<Keeper<A>>, ledger: &Ledger, runner: &Runner) {
     let Delivery {
         subject,
         headers,
@@ -86,6 +88,7 @@ fn take<A: Concern>(delivery: Delivery, traced: Traced, keeper: &Addr<Keeper<A>>
             headers,
             deadline,
             traced,
+            runner: runner.clone(),
         },
         payload,
         responder,

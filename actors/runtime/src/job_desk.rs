@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bus::{Bus, Events, Received};
+use bus::{Events, Received};
 use jobs::{Jobs, Worker};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use wire::job::{Job, JobChanged, JobId};
 use wire::subject::EventFilter;
 use wire::{ConcernName, Topic};
 
-use crate::{Clock, Kind, RuntimeError, rfc3339, ulid};
+use crate::{Announcer, Clock, Kind, RuntimeError};
 
 /// What a house does with jobs that an earlier process left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub enum Admission {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) jobs: Arc<dyn Jobs>,
-    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) announcer: Announcer,
     /// This process, as the queues know it.
     pub(crate) worker: Worker,
     pub(crate) recover: Recover,
@@ -72,17 +72,11 @@ pub(crate) struct Stops {
 
 impl Desk {
     /// To be called on a tokio runtime.
-    pub(crate) fn new(
-        jobs: Arc<dyn Jobs>,
-        bus: Arc<dyn Bus>,
-        clock: Arc<dyn Clock>,
-        worker: Worker,
-        recover: Recover,
-    ) -> Arc<Self> {
+    pub(crate) fn new(jobs: Arc<dyn Jobs>, announcer: Announcer, worker: Worker, recover: Recover) -> Arc<Self> {
         Arc::new(Self {
             jobs,
-            bus,
-            clock,
+            clock: announcer.clock.clone(),
+            announcer,
             worker,
             recover,
             tokio: tokio::runtime::Handle::current(),
@@ -100,7 +94,11 @@ impl Desk {
         let concern = ConcernName::new(JobChanged::CONCERN)
             .map_err(|e| RuntimeError::new(Kind::Invalid, format!("jobs can't be heard of: {e}")))?;
         let changes = EventFilter::Exactly(concern, JobChanged::WHAT.to_owned());
-        let heard = self.bus.subscribe(changes, bus::EVENTS_QUEUED_DEFAULT).await?;
+        let heard = self
+            .announcer
+            .bus
+            .subscribe(changes, bus::EVENTS_QUEUED_DEFAULT)
+            .await?;
         tokio::spawn(hear_of_cancels(Arc::downgrade(self), heard));
         Ok(())
     }
@@ -159,15 +157,7 @@ impl Desk {
 
     /// Publishes `jobs.changed`; that an event was not heard is no fault of the job.
     pub(crate) async fn announce(&self, job: &Job) {
-        let event = CloudEvent::new(
-            ulid(&*self.clock),
-            &self.worker.host,
-            rfc3339(self.clock.now_ms()),
-            JobChanged(shown(job.clone())),
-        );
-        if let Err(e) = bus::announce(&*self.bus, &event).await {
-            tracing::warn!(job = %job.id, error = %e, "jobs.changed was not published");
-        }
+        self.announcer.announce(JobChanged(shown(job.clone()))).await;
     }
 
     /// Starts nothing new, waits for running jobs, then tells the rest to end; they become `interrupted`. Returns how many

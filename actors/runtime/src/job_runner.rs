@@ -13,7 +13,6 @@ use tokio::sync::{Semaphore, mpsc};
 use wire::job::{JobAccepted, JobId};
 use wire::{Address, Code, ErrorBody, Headers, Request};
 
-use crate::concern::{Call, Effect};
 use crate::job_context::JobContext;
 use crate::job_desk::{Desk, Recover};
 use crate::traced::Traced;
@@ -33,14 +32,32 @@ pub enum OnCrash {
 
 type Body = Arc<dyn Fn(JobContext, Value) -> BoxFuture<'static, Result<Value, ErrorBody>> + Send + Sync>;
 
-/// The kinds of job of a concern: one row each.
-#[derive(Default, Clone)]
-pub struct Kinds(BTreeMap<&'static str, (OnCrash, Body)>);
+/// The kinds of job of a concern: one row each; and how many jobs run at once.
+#[derive(Clone)]
+pub struct Kinds {
+    rows: BTreeMap<&'static str, (OnCrash, Body)>,
+    parallel_max: usize,
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Kinds {
-    /// No kinds.
+    /// No kinds; of those that are added, one job runs at a time.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            rows: BTreeMap::new(),
+            parallel_max: 1,
+        }
+    }
+
+    /// So many jobs run at once, at least one; further ones wait.
+    pub fn parallel_max(mut self, jobs: usize) -> Self {
+        self.parallel_max = jobs.max(1);
+        self
     }
 
     /// Jobs of the verb of `R`, as a future on the program's tokio runtime.
@@ -58,7 +75,7 @@ impl Kinds {
             Ok(request) => body(context, request).map(|out| encoded(out?)).boxed(),
             Err(e) => std::future::ready(Err(e)).boxed(),
         });
-        self.0.insert(R::VERB, (on_crash, body));
+        self.rows.insert(R::VERB, (on_crash, body));
         self
     }
 
@@ -91,7 +108,7 @@ impl Kinds {
             }
             .boxed()
         });
-        self.0.insert(R::VERB, (on_crash, body));
+        self.rows.insert(R::VERB, (on_crash, body));
         self
     }
 }
@@ -116,17 +133,18 @@ fn encoded(out: impl Serialize) -> Result<Value, ErrorBody> {
 
 struct Inner {
     concern: &'static str,
-    work: Mutex<Work>,
     desk: Arc<Desk>,
     slots: Arc<Semaphore>,
-    /// For a single command: what it was asked for. Unbounded in itself: the store's jobs_open_max bounds what is sent.
-    asked: Option<mpsc::UnboundedSender<JobId>>,
+    work: Mutex<Work>,
 }
 
-/// What a reload changes.
+/// What changes when the concern is built.
 struct Work {
     kinds: Kinds,
-    parallel_jobs_max: usize,
+    /// How many slots there are for jobs; none before there are kinds.
+    slots: usize,
+    /// For a single command: what it was asked for. Unbounded in itself: the store's jobs_open_max bounds what is sent.
+    asked: Option<mpsc::UnboundedSender<JobId>>,
 }
 
 impl Inner {
@@ -138,47 +156,56 @@ impl Inner {
 
 /// Runs the jobs of one concern; clones are the same runner.
 #[derive(Clone)]
-pub struct Runner(Arc<Inner>);
+pub(crate) struct Runner(Arc<Inner>);
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Runner").field(&self.0.concern).finish()
+    }
+}
 
 impl Runner {
-    /// Starts to work: on what waits in the queues, or on what is asked for alone, as [`Recover`] says.
-    pub(crate) fn start(desk: Arc<Desk>, concern: &'static str, kinds: Kinds, parallel_jobs_max: usize) -> Self {
-        let parallel_jobs_max = parallel_jobs_max.max(1);
-        let slots = Arc::new(Semaphore::new(parallel_jobs_max));
-        let (asked, queue) = mpsc::unbounded_channel();
-        let daemon = desk.recover == Recover::Resume;
-        let tokio = desk.tokio.clone();
-        let runner = Self(Arc::new(Inner {
+    /// A runner without kinds: it takes no jobs.
+    pub(crate) fn new(desk: Arc<Desk>, concern: &'static str) -> Self {
+        Self(Arc::new(Inner {
             concern,
-            work: Mutex::new(Work {
-                kinds,
-                parallel_jobs_max,
-            }),
             desk,
-            slots: slots.clone(),
-            asked: (!daemon).then_some(asked),
-        }));
-        let weak = Arc::downgrade(&runner.0);
-        if daemon {
-            tokio.spawn(dispatch::from_queues(weak, slots));
-        } else {
-            tokio.spawn(dispatch::what_is_asked(weak, queue, slots));
-        }
-        runner
+            slots: Arc::new(Semaphore::new(0)),
+            work: Mutex::new(Work {
+                kinds: Kinds::new(),
+                slots: 0,
+                asked: None,
+            }),
+        }))
     }
 
     #[cfg(test)]
-    pub(crate) fn kinds(&self) -> Kinds {
-        self.0.work().kinds.clone()
+    pub(crate) fn kinds(&self) -> Option<Kinds> {
+        let kinds = self.0.work().kinds.clone();
+        Some(kinds).filter(|kinds| !kinds.rows.is_empty())
     }
 
-    /// Jobs that begin from now on are of these kinds, and at most so many run at once. Those that run go on as they began.
-    pub fn renew(&self, kinds: Kinds, parallel_jobs_max: usize) {
+    /// Jobs that begin from now on are of these kinds, and at most so many run at once. Those that run go on as they began. With
+    /// the first kinds the work begins: on what waits in the queues, or on what is asked for alone, as [`Recover`] says.
+    pub(crate) fn renew(&self, kinds: Kinds) {
         let Inner { desk, slots, .. } = &*self.0;
-        let after = parallel_jobs_max.max(1);
         let mut work = self.0.work();
-        let before = std::mem::replace(&mut work.parallel_jobs_max, after);
-        work.kinds = kinds;
+        let before = work.slots;
+        if kinds.rows.is_empty() && before == 0 {
+            return;
+        }
+        let after = kinds.parallel_max;
+        (work.kinds, work.slots) = (kinds, after);
+        if before == 0 {
+            let runner = Arc::downgrade(&self.0);
+            if desk.recover == Recover::Resume {
+                desk.tokio.spawn(dispatch::from_queues(runner, slots.clone()));
+            } else {
+                let (asked, queue) = mpsc::unbounded_channel();
+                work.asked = Some(asked);
+                desk.tokio.spawn(dispatch::what_is_asked(runner, queue, slots.clone()));
+            }
+        }
         drop(work);
         slots.add_permits(after.saturating_sub(before));
         let fewer = u32::try_from(before.saturating_sub(after)).unwrap_or(u32::MAX);
@@ -193,25 +220,11 @@ impl Runner {
         }
     }
 
-    /// Accepts a job of the verb of `R`: durable first, then the answer.
-    pub fn accept<A: 'static, R: Request<Reply = JobAccepted>>(
-        &self,
-        request: &R,
-        call: &Call,
-    ) -> Effect<A, JobAccepted> {
-        let runner = self.clone();
-        let headers = call.headers.clone();
-        // what was addressed to this host is its own; what any host may answer, any host may do
-        let target = match R::ADDRESS {
-            Address::Host => Target::Host(runner.0.desk.worker.host.clone()),
+    /// Where a job waits: what was addressed to this host is its own; what any host may answer, any host may do.
+    pub(crate) fn target(&self, address: Address) -> Target {
+        match address {
+            Address::Host => Target::Host(self.0.desk.worker.host.clone()),
             Address::Cluster => Target::Any,
-        };
-        match serde_json::to_value(request) {
-            Ok(request) => Effect::run(async move { runner.submit(R::VERB, request, headers, target).await }),
-            Err(e) => Effect::answer(Err(ErrorBody::new(
-                Code::Invalid,
-                format!("the request can't be kept: {e}"),
-            ))),
         }
     }
 
@@ -219,17 +232,19 @@ impl Runner {
     ///
     /// # Errors
     /// `invalid` for an unknown kind, or the store's; nothing was accepted then.
-    pub async fn submit(
+    pub(crate) async fn submit(
         &self,
         kind: &str,
         request: Value,
         headers: Headers,
         target: Target,
     ) -> Result<JobAccepted, ErrorBody> {
-        let Inner {
-            concern, desk, asked, ..
-        } = &*self.0;
-        if !self.0.work().kinds.0.contains_key(kind) {
+        let Inner { concern, desk, .. } = &*self.0;
+        let (known, asked) = {
+            let work = self.0.work();
+            (work.kinds.rows.contains_key(kind), work.asked.clone())
+        };
+        if !known {
             return Err(ErrorBody::new(
                 Code::Invalid,
                 format!("{concern} has no jobs of kind '{kind}'; nothing was accepted"),

@@ -13,15 +13,17 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Wrap
 use bytes::Bytes;
 use futures::FutureExt;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wire::house::ConcernState;
 use wire::{Code, ErrorBody};
 
 use crate::clock::Clock;
 use crate::concern::{Call, Concern, Effect, Finish, Routes};
+use crate::job_runner::Runner;
 use crate::ledger::{Asked, Ledger, deadline_passed};
 use crate::restart::{Budget, Verdict};
+use crate::rounds::Round;
 use crate::{Limits, Slot};
 
 /// Room in an actor's mailbox beside the letters: for `Observe`, `Renew`, `Drain` and `Stop`. The ledger's slots are the real
@@ -80,6 +82,8 @@ pub(crate) struct Keeper<A: Concern> {
     renewing: bool,
     budget: Budget,
     ledger: Arc<Ledger>,
+    runner: Runner,
+    rounds: watch::Sender<Option<Round>>,
     clock: Arc<dyn Clock>,
     failures: mpsc::Sender<Failed>,
     drained: Vec<oneshot::Sender<()>>,
@@ -91,14 +95,15 @@ type Unwound = Box<dyn Any + Send>;
 impl<A: Concern> Keeper<A> {
     pub(crate) fn new(
         factory: Box<dyn Fn() -> A>,
-        routes: Routes<A>,
         ledger: Arc<Ledger>,
+        runner: Runner,
+        rounds: watch::Sender<Option<Round>>,
         clock: Arc<dyn Clock>,
         failures: mpsc::Sender<Failed>,
     ) -> Self {
         Self {
             factory,
-            routes,
+            routes: A::routes(),
             concern: None,
             generation: 0,
             queue: VecDeque::new(),
@@ -106,6 +111,8 @@ impl<A: Concern> Keeper<A> {
             renewing: false,
             budget: Budget::new(ledger.limits().restart),
             ledger,
+            runner,
+            rounds,
             clock,
             failures,
             drained: Vec::new(),
@@ -256,9 +263,17 @@ impl<A: Concern> Keeper<A> {
     }
 
     fn build(&mut self, ctx: &mut Ctx<A>) {
-        match catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
-            Ok(concern) => {
+        let built = catch_unwind(AssertUnwindSafe(|| {
+            let concern = (self.factory)();
+            let (kinds, round) = (concern.jobs(), concern.round());
+            (concern, kinds, round)
+        }));
+        match built {
+            Ok((concern, kinds, round)) => {
                 self.concern = Some(concern);
+                self.runner.renew(kinds);
+                // who drains begins nothing
+                self.rounds.send_replace(round.filter(|_| self.drained.is_empty()));
                 self.set_state_unless_draining(ConcernState::Up);
                 self.pump(ctx);
             }
@@ -281,6 +296,7 @@ impl<A: Concern> Keeper<A> {
             restart.window_s
         );
         self.ledger.set_state(ConcernState::Failed, &because);
+        self.rounds.send_replace(None);
         self.refuse_queue();
         let failed = Failed {
             concern: A::NAME,
@@ -363,6 +379,7 @@ impl<A: Concern> Handler<Drain> for Keeper<A> {
         if self.ledger.state() != ConcernState::Failed {
             self.ledger.set_state(ConcernState::Draining, "");
         }
+        self.rounds.send_replace(None);
         self.drained.push(drained);
         self.pump(ctx);
     }

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! * [`Concern`], [`Routes`], [`Effect`]: what the author of a concern writes: one row a verb, a handler that decides on
-//!   `&mut self`, and a future for what takes time.
+//!   `&mut self`, and a future for what takes time; where it has them, [`Kinds`] of job and a [`Round`] of work.
+//! * [`Announcer`]: publishes a host's events.
 //! * [`House`]: starts concerns and job runners, answers `house.status` and `jobs.*`, drains.
 //! * `hosts`: this host's heartbeat in State, what it knows of the others, orders of people (`hosts.*`).
 //! * `keeper`: hosts a concern on its own thread, catches every panic, answers the message at fault `internal`, builds a
 //!   successor within a restart budget, and keeps the queue meanwhile.
 //! * `inlet`: between bus and mailbox; full means `busy`, late means `deadline`, and nothing is dropped in silence.
-//! * [`Runner`], [`Kinds`], [`JobContext`]: long work: durable first, then acknowledged, then run.
+//! * [`Kinds`], [`JobContext`]: long work: durable first, then acknowledged, then run by the concern's runner.
 //! * [`House::renew`]: other limits, and every concern built anew by its factory, which reads the configuration of the day.
 //! * [`Traced`]: a request's and a job's log lines have the id of its trace, and so has what it asks and tells.
 //! * [`Clock`]: time and randomness; [`SystemClock`] is the only place that reads them from the host.
@@ -24,6 +25,7 @@
 //! What is absent: no supervision by actix (its own dies with a panicking handler), no `do_send`, no unbounded mailbox; a
 //! handler that never returns can't be interrupted, so handlers decide and leave what blocks to an [`Effect`] or a job.
 
+mod announcer;
 mod clock;
 mod concern;
 mod error;
@@ -38,6 +40,7 @@ mod keeper;
 mod ledger;
 mod measures;
 mod restart;
+mod rounds;
 mod slots;
 mod system;
 mod traced;
@@ -45,6 +48,7 @@ mod traced;
 #[cfg(test)]
 mod tests;
 
+pub use announcer::Announcer;
 #[cfg(any(test, feature = "testing"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock, job_source, rfc3339, state_clock, ulid};
@@ -55,9 +59,10 @@ pub use hosts::HostsOptions;
 pub use house::{House, HouseOptions};
 pub use job_context::{CANCELLED, JobContext};
 pub use job_desk::{Admission, Recover};
-pub use job_runner::{Kinds, OnCrash, Runner};
+pub use job_runner::{Kinds, OnCrash};
 pub use measures::{BUCKETS_S, Histogram, Measures};
 pub use restart::Restart;
+pub use rounds::Round;
 pub use slots::{Slot, Slots};
 pub use traced::{Traced, next_step};
 

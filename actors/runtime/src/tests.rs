@@ -3,6 +3,7 @@
 mod hosts;
 mod jobs;
 mod keeping;
+mod rounds;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

@@ -1,6 +1,6 @@
 //! What a request does, step by step: opens disks and repositories, calls the engine, and records the result.
 //!
-//! Everything here is async and runs off the actor; the engine's blocking parts run on blocking threads.
+//! Each job is one function of the tools, its request and its progress. Everything here is async and runs off the actor; the engine's blocking parts run on blocking threads.
 
 mod create;
 mod export;
@@ -14,12 +14,10 @@ mod verify;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bus::Bus;
 use config::Snapshot as Settings;
 use repo::SessionLimits;
-use runtime::Clock;
+use runtime::{Announcer, Clock};
 use state::State;
-use wire::HostId;
 
 pub use create::create;
 
@@ -36,14 +34,12 @@ use crate::{Kind, Result, SnapshotError};
 /// What every job of this concern works with.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// This host.
-    pub host: HostId,
+    /// This host, and where its events go.
+    pub announcer: Announcer,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What saves work: which snapshot a disk was last equal to.
     pub state: Arc<dyn State>,
-    /// Where events go.
-    pub bus: Arc<dyn Bus>,
     /// Opens repositories.
     pub repos: Arc<dyn Repos>,
     /// `[snapshot]`.

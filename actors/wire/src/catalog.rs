@@ -107,91 +107,48 @@ fn value<T: Serialize>(sample: T) -> Value {
     serde_json::to_value(sample).unwrap_or(Value::Null)
 }
 
-fn endpoint<R: Request>() -> Endpoint {
-    Endpoint {
-        concern: R::CONCERN,
-        verb: R::VERB,
-        address: R::ADDRESS,
-        about: R::ABOUT,
-        samples: (value(R::sample()), value(R::sample_reply())),
-        request_schema: schema_of::<R>,
-        reply_schema: schema_of::<R::Reply>,
+/// The messages of one concern, a row each.
+#[derive(Default)]
+pub struct Room {
+    endpoints: Vec<Endpoint>,
+    events: Vec<EventKind>,
+}
+
+impl Room {
+    /// Adds a request.
+    pub fn request<R: Request>(mut self) -> Self {
+        self.endpoints.push(Endpoint {
+            concern: R::CONCERN,
+            verb: R::VERB,
+            address: R::ADDRESS,
+            about: R::ABOUT,
+            samples: (value(R::sample()), value(R::sample_reply())),
+            request_schema: schema_of::<R>,
+            reply_schema: schema_of::<R::Reply>,
+        });
+        self
+    }
+    /// Adds an event.
+    pub fn topic<T: Topic>(mut self) -> Self {
+        self.events.push(EventKind {
+            concern: T::CONCERN,
+            what: T::WHAT,
+            about: T::ABOUT,
+            sample: value(T::sample()),
+            schema: schema_of::<T>,
+        });
+        self
     }
 }
 
-fn event<T: Topic>() -> EventKind {
-    EventKind {
-        concern: T::CONCERN,
-        what: T::WHAT,
-        about: T::ABOUT,
-        sample: value(T::sample()),
-        schema: schema_of::<T>,
-    }
-}
-
-/// All requests. A new message type gets its row here.
+/// All requests, room by room.
 pub fn endpoints() -> Vec<Endpoint> {
-    use crate::{hosts, house, job, rack_scheduler, repo, snapshot};
-    vec![
-        endpoint::<house::Status>(),
-        endpoint::<hosts::HostList>(),
-        endpoint::<hosts::HostShow>(),
-        endpoint::<hosts::HostCordon>(),
-        endpoint::<hosts::HostUncordon>(),
-        endpoint::<hosts::HostDrain>(),
-        endpoint::<job::JobList>(),
-        endpoint::<job::JobShow>(),
-        endpoint::<job::JobCancel>(),
-        endpoint::<job::JobRetry>(),
-        endpoint::<repo::RepoInit>(),
-        endpoint::<repo::RepoShow>(),
-        endpoint::<repo::RepoStats>(),
-        endpoint::<repo::RepoRebuildIndex>(),
-        endpoint::<snapshot::SnapshotCreate>(),
-        endpoint::<snapshot::SnapshotRestore>(),
-        endpoint::<snapshot::SnapshotPlan>(),
-        endpoint::<snapshot::SnapshotUndo>(),
-        endpoint::<snapshot::SnapshotExport>(),
-        endpoint::<snapshot::SnapshotVerify>(),
-        endpoint::<snapshot::SnapshotList>(),
-        endpoint::<snapshot::SnapshotShow>(),
-        endpoint::<snapshot::SnapshotDiff>(),
-        endpoint::<snapshot::SnapshotForget>(),
-        endpoint::<rack_scheduler::RackPlace>(),
-        endpoint::<rack_scheduler::RackPlan>(),
-        endpoint::<rack_scheduler::RackRelease>(),
-        endpoint::<rack_scheduler::RackGrow>(),
-        endpoint::<rack_scheduler::RackShrink>(),
-        endpoint::<rack_scheduler::RackEvacuate>(),
-        endpoint::<rack_scheduler::RackLoad>(),
-        endpoint::<rack_scheduler::RackInventory>(),
-        endpoint::<rack_scheduler::RackMark>(),
-        endpoint::<rack_scheduler::RackQuota>(),
-        endpoint::<rack_scheduler::RackReport>(),
-        endpoint::<rack_scheduler::RackList>(),
-        endpoint::<rack_scheduler::RackShow>(),
-        endpoint::<rack_scheduler::RackExplain>(),
-        endpoint::<rack_scheduler::RackWhatif>(),
-        endpoint::<rack_scheduler::RackProvide>(),
-        endpoint::<rack_scheduler::RackWithdraw>(),
-    ]
+    crate::ROOMS.iter().flat_map(|room| room().endpoints).collect()
 }
 
-/// All events. A new event type gets its row here.
+/// All events, room by room.
 pub fn events() -> Vec<EventKind> {
-    use crate::{hosts, house, job, rack_scheduler, snapshot};
-    vec![
-        event::<job::JobChanged>(),
-        event::<house::ConcernFailed>(),
-        event::<house::DataLost>(),
-        event::<hosts::HostLost>(),
-        event::<hosts::HostChanged>(),
-        event::<snapshot::SnapshotCreated>(),
-        event::<snapshot::SnapshotForgotten>(),
-        event::<snapshot::DiskRestored>(),
-        event::<rack_scheduler::RackPlaced>(),
-        event::<rack_scheduler::RackReleased>(),
-    ]
+    crate::ROOMS.iter().flat_map(|room| room().events).collect()
 }
 
 /// The AsyncAPI 3.0 document of the whole wire, with JSON Schemas under `components.schemas`.

@@ -5,7 +5,22 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, HostId, Request, Topic};
+use crate::HostId;
+use crate::catalog::Room;
+use crate::messages::{SAMPLE_ID, request, sample_host, topic};
+
+const CONCERN: &str = "hosts";
+
+pub(crate) fn room() -> Room {
+    Room::default()
+        .request::<HostList>()
+        .request::<HostShow>()
+        .request::<HostCordon>()
+        .request::<HostUncordon>()
+        .request::<HostDrain>()
+        .topic::<HostLost>()
+        .topic::<HostChanged>()
+}
 
 /// How a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -137,70 +152,84 @@ pub struct HostListing {
     pub hosts: Vec<HostInfo>,
 }
 
-impl Request for HostList {
-    type Reply = HostListing;
-    const CONCERN: &'static str = "hosts";
-    const VERB: &'static str = "ls";
-    const ADDRESS: Address = Address::Cluster;
-    const ABOUT: &'static str = "The hosts, where they stand, what they have and how they are";
-    fn sample() -> Self {
-        Self {}
+request!(
+    HostList,
+    HostListing,
+    "ls",
+    Cluster,
+    "The hosts, where they stand, what they have and how they are",
+    Self {},
+    HostListing {
+        hosts: vec![HostInfo::sample()],
     }
-    fn sample_reply() -> HostListing {
-        HostListing {
-            hosts: vec![HostInfo::sample()],
-        }
-    }
+);
+
+/// Asks for one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostShow {
+    /// Which host.
+    pub host: HostId,
 }
 
-macro_rules! of_one_host {
-    ($(#[$doc:meta])* $name:ident, $verb:literal, $about:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-        pub struct $name {
-            /// Which host.
-            pub host: HostId,
-        }
-
-        impl Request for $name {
-            type Reply = HostInfo;
-            const CONCERN: &'static str = "hosts";
-            const VERB: &'static str = $verb;
-            const ADDRESS: Address = Address::Cluster;
-            const ABOUT: &'static str = $about;
-            fn sample() -> Self {
-                Self { host: sample_host() }
-            }
-            fn sample_reply() -> HostInfo {
-                HostInfo::sample()
-            }
-        }
-    };
-}
-
-of_one_host!(
-    /// Asks for one host.
+request!(
     HostShow,
+    HostInfo,
     "show",
-    "One host"
+    Cluster,
+    "One host",
+    Self { host: sample_host() },
+    HostInfo::sample()
 );
-of_one_host!(
-    /// Tells a host to take only work that names it.
+
+/// Tells a host to take only work that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostCordon {
+    /// Which host.
+    pub host: HostId,
+}
+
+request!(
     HostCordon,
+    HostInfo,
     "cordon",
-    "Give a host no work but what names it"
+    Cluster,
+    "Give a host no work but what names it",
+    Self { host: sample_host() },
+    HostInfo::sample()
 );
-of_one_host!(
-    /// Tells a host to take work again.
+
+/// Tells a host to take work again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostUncordon {
+    /// Which host.
+    pub host: HostId,
+}
+
+request!(
     HostUncordon,
+    HostInfo,
     "uncordon",
-    "Give a host work again"
+    Cluster,
+    "Give a host work again",
+    Self { host: sample_host() },
+    HostInfo::sample()
 );
-of_one_host!(
-    /// Tells a host to take no jobs, and to finish or hand back what it has.
+
+/// Tells a host to take no jobs, and to finish or hand back what it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostDrain {
+    /// Which host.
+    pub host: HostId,
+}
+
+request!(
     HostDrain,
+    HostInfo,
     "drain",
-    "Give a host no jobs; it finishes or hands back what it has"
+    Cluster,
+    "Give a host no jobs; it finishes or hands back what it has",
+    Self { host: sample_host() },
+    HostInfo::sample()
 );
 
 /// Event: a host was silent for three beats.
@@ -216,41 +245,29 @@ pub struct HostLost {
     pub jobs_running: u64,
 }
 
-impl Topic for HostLost {
-    const CONCERN: &'static str = "hosts";
-    const WHAT: &'static str = "lost";
-    const ABOUT: &'static str = "A host was silent for three beats";
-    fn sample() -> Self {
-        Self {
-            host: sample_host(),
-            boot: sample_boot(),
-            silent_ms: 15_000,
-            jobs_running: 1,
-        }
+topic!(
+    HostLost,
+    "lost",
+    "A host was silent for three beats",
+    Self {
+        host: sample_host(),
+        boot: SAMPLE_ID.into(),
+        silent_ms: 15_000,
+        jobs_running: 1,
     }
-}
+);
 
 /// Event: a host came, came back, was told something, has drained or ended in good order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct HostChanged(pub HostInfo);
 
-impl Topic for HostChanged {
-    const CONCERN: &'static str = "hosts";
-    const WHAT: &'static str = "changed";
-    const ABOUT: &'static str = "A host came, came back, was told something, has drained or ended";
-    fn sample() -> Self {
-        Self(HostInfo::sample())
-    }
-}
-
-fn sample_host() -> HostId {
-    HostId::new("h1").unwrap_or_else(|_| unreachable!("h1 is a token"))
-}
-
-fn sample_boot() -> String {
-    "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()
-}
+topic!(
+    HostChanged,
+    "changed",
+    "A host came, came back, was told something, has drained or ended",
+    Self(HostInfo::sample())
+);
 
 impl HostFacts {
     /// Facts for documents and tests.
@@ -278,7 +295,7 @@ impl HostInfo {
             host: sample_host(),
             state: HostState::Up,
             order: HostOrder::Serve,
-            boot: sample_boot(),
+            boot: SAMPLE_ID.into(),
             silent_ms: 1_200,
             beat_every_ms: 5_000,
             jobs_running: 1,

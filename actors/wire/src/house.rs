@@ -3,7 +3,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, HostId, Request, Topic};
+use crate::HostId;
+use crate::catalog::Room;
+use crate::messages::{request, sample_host, topic};
+
+const CONCERN: &str = "house";
+
+pub(crate) fn room() -> Room {
+    Room::default()
+        .request::<Status>()
+        .topic::<ConcernFailed>()
+        .topic::<DataLost>()
+}
 
 /// Asks a host how it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,36 +78,32 @@ pub struct StatusReply {
     pub jobs_open: u64,
 }
 
-impl Request for Status {
-    type Reply = StatusReply;
-    const CONCERN: &'static str = "house";
-    const VERB: &'static str = "status";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "How this host and each of its concerns is";
-    fn sample() -> Self {
-        Self {}
+request!(
+    Status,
+    StatusReply,
+    "status",
+    Host,
+    "How this host and each of its concerns is",
+    Self {},
+    StatusReply {
+        host: sample_host(),
+        version: "0.1.0".into(),
+        pid: 4711,
+        started_at: "2026-11-24T03:00:00Z".into(),
+        mode: "embedded".into(),
+        state_dir: "/var/lib/windlass".into(),
+        concerns: vec![ConcernStatus {
+            concern: "snapshot".into(),
+            state: ConcernState::Up,
+            mailbox_messages: 0,
+            mailbox_messages_max: 1000,
+            answered: [("ok".to_owned(), 12)].into(),
+            deaths: [("panic".to_owned(), 1)].into(),
+            observed: serde_json::json!({"jobs_running": 1}),
+        }],
+        jobs_open: 1,
     }
-    fn sample_reply() -> StatusReply {
-        StatusReply {
-            host: HostId::try_from("h1".to_owned()).unwrap_or_else(|_| unreachable!("h1 is a token")),
-            version: "0.1.0".into(),
-            pid: 4711,
-            started_at: "2026-11-24T03:00:00Z".into(),
-            mode: "embedded".into(),
-            state_dir: "/var/lib/windlass".into(),
-            concerns: vec![ConcernStatus {
-                concern: "snapshot".into(),
-                state: ConcernState::Up,
-                mailbox_messages: 0,
-                mailbox_messages_max: 1000,
-                answered: [("ok".to_owned(), 12)].into(),
-                deaths: [("panic".to_owned(), 1)].into(),
-                observed: serde_json::json!({"jobs_running": 1}),
-            }],
-            jobs_open: 1,
-        }
-    }
-}
+);
 
 /// Event: a concern spent its restart budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -111,19 +118,17 @@ pub struct ConcernFailed {
     pub cause: String,
 }
 
-impl Topic for ConcernFailed {
-    const CONCERN: &'static str = "house";
-    const WHAT: &'static str = "concern_failed";
-    const ABOUT: &'static str = "A concern spent its restart budget; the others go on";
-    fn sample() -> Self {
-        Self {
-            host: Status::sample_reply().host,
-            concern: "snapshot".into(),
-            deaths: 6,
-            cause: "panic".into(),
-        }
+topic!(
+    ConcernFailed,
+    "concern_failed",
+    "A concern spent its restart budget; the others go on",
+    Self {
+        host: sample_host(),
+        concern: "snapshot".into(),
+        deaths: 6,
+        cause: "panic".into(),
     }
-}
+);
 
 /// Event: what a store had acknowledged is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -136,15 +141,13 @@ pub struct DataLost {
     pub what: String,
 }
 
-impl Topic for DataLost {
-    const CONCERN: &'static str = "house";
-    const WHAT: &'static str = "data_lost";
-    const ABOUT: &'static str = "What a store had acknowledged is gone";
-    fn sample() -> Self {
-        Self {
-            host: Status::sample_reply().host,
-            store: "KV_windlass".into(),
-            what: "stream KV_windlass of the NATS servers was made anew: what it held up to sequence 12 is gone".into(),
-        }
+topic!(
+    DataLost,
+    "data_lost",
+    "What a store had acknowledged is gone",
+    Self {
+        host: sample_host(),
+        store: "KV_windlass".into(),
+        what: "stream KV_windlass of the NATS servers was made anew: what it held up to sequence 12 is gone".into(),
     }
-}
+);

@@ -3,7 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ErrorBody, HostId, Request, Topic};
+use crate::catalog::Room;
+use crate::messages::{SAMPLE_ID, request, topic};
+use crate::{ErrorBody, HostId};
+
+const CONCERN: &str = "jobs";
+
+pub(crate) fn room() -> Room {
+    Room::default()
+        .request::<JobList>()
+        .request::<JobShow>()
+        .request::<JobCancel>()
+        .request::<JobRetry>()
+        .topic::<JobChanged>()
+}
 
 /// A job's id: a ULID in its 26 characters, so that ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -141,21 +154,17 @@ pub struct JobShow {
     pub job: JobId,
 }
 
-impl Request for JobShow {
-    type Reply = Job;
-    const CONCERN: &'static str = "jobs";
-    const VERB: &'static str = "show";
-    const ADDRESS: Address = Address::Cluster;
-    const ABOUT: &'static str = "One job, whole";
-    fn sample() -> Self {
-        Self {
-            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
-        }
-    }
-    fn sample_reply() -> Job {
-        Job::sample()
-    }
-}
+request!(
+    JobShow,
+    Job,
+    "show",
+    Cluster,
+    "One job, whole",
+    Self {
+        job: JobId(SAMPLE_ID.into()),
+    },
+    Job::sample()
+);
 
 /// Asks for jobs, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -175,24 +184,20 @@ pub struct JobListing {
     pub jobs: Vec<Job>,
 }
 
-impl Request for JobList {
-    type Reply = JobListing;
-    const CONCERN: &'static str = "jobs";
-    const VERB: &'static str = "ls";
-    const ADDRESS: Address = Address::Cluster;
-    const ABOUT: &'static str = "Jobs, newest first: of this host when it stands alone, else of all hosts";
-    fn sample() -> Self {
-        Self {
-            count_max: 100,
-            state: Some(JobState::Dead),
-        }
+request!(
+    JobList,
+    JobListing,
+    "ls",
+    Cluster,
+    "Jobs, newest first: of this host when it stands alone, else of all hosts",
+    Self {
+        count_max: 100,
+        state: Some(JobState::Dead),
+    },
+    JobListing {
+        jobs: vec![Job::sample()],
     }
-    fn sample_reply() -> JobListing {
-        JobListing {
-            jobs: vec![Job::sample()],
-        }
-    }
-}
+);
 
 /// Asks for the end of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,21 +206,17 @@ pub struct JobCancel {
     pub job: JobId,
 }
 
-impl Request for JobCancel {
-    type Reply = Job;
-    const CONCERN: &'static str = "jobs";
-    const VERB: &'static str = "cancel";
-    const ADDRESS: Address = Address::Cluster;
-    const ABOUT: &'static str = "Stop a job at its next safe point";
-    fn sample() -> Self {
-        Self {
-            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
-        }
-    }
-    fn sample_reply() -> Job {
-        Job::sample()
-    }
-}
+request!(
+    JobCancel,
+    Job,
+    "cancel",
+    Cluster,
+    "Stop a job at its next safe point",
+    Self {
+        job: JobId(SAMPLE_ID.into()),
+    },
+    Job::sample()
+);
 
 /// Asks for a job once more that ended without being done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -224,46 +225,40 @@ pub struct JobRetry {
     pub job: JobId,
 }
 
-impl Request for JobRetry {
-    type Reply = Job;
-    const CONCERN: &'static str = "jobs";
-    const VERB: &'static str = "retry";
-    const ADDRESS: Address = Address::Cluster;
-    const ABOUT: &'static str = "Queue a job again that is dead, failed or cancelled";
-    fn sample() -> Self {
-        Self {
-            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
-        }
+request!(
+    JobRetry,
+    Job,
+    "retry",
+    Cluster,
+    "Queue a job again that is dead, failed or cancelled",
+    Self {
+        job: JobId(SAMPLE_ID.into()),
+    },
+    Job {
+        state: JobState::Queued,
+        deliveries: 0,
+        progress: Progress::default(),
+        ..Job::sample()
     }
-    fn sample_reply() -> Job {
-        Job {
-            state: JobState::Queued,
-            deliveries: 0,
-            progress: Progress::default(),
-            ..Job::sample()
-        }
-    }
-}
+);
 
 /// Event: a job changed. Published at each change of state and, at most a few times a second, at progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct JobChanged(pub Job);
 
-impl Topic for JobChanged {
-    const CONCERN: &'static str = "jobs";
-    const WHAT: &'static str = "changed";
-    const ABOUT: &'static str = "A job changed its state or moved on";
-    fn sample() -> Self {
-        Self(Job::sample())
-    }
-}
+topic!(
+    JobChanged,
+    "changed",
+    "A job changed its state or moved on",
+    Self(Job::sample())
+);
 
 impl Job {
     /// A job for documents and golden tests.
     pub fn sample() -> Self {
         Self {
-            id: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
+            id: JobId(SAMPLE_ID.into()),
             concern: "snapshot".into(),
             kind: "create".into(),
             request_id: Some("nightly-web1-2026-11-24".into()),

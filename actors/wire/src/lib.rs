@@ -10,17 +10,20 @@
 //! * [`hosts`]: which hosts there are and how they are.
 //! * [`snapshot`], [`rack_scheduler`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
 //!   itself.
-//! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it.
+//! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it. `ROOMS` is its table.
 //!
 //! What is absent: no type here names a path of another concern, an SDK's type, or a default that hides a missing field
 //! from a reader of an older version (optional fields are `Option` or carry `#[serde(default)]`).
 
 pub mod catalog;
+#[cfg(feature = "example")]
+pub mod echo;
 pub mod envelope;
 pub mod event;
 pub mod hosts;
 pub mod house;
 pub mod job;
+mod messages;
 pub mod rack_scheduler;
 pub mod repo;
 pub mod snapshot;
@@ -33,3 +36,14 @@ pub use subject::{ConcernName, HostId, Subject};
 
 /// Version of the wire: the `v1` of every subject. A reader of version N reads N-1.
 pub const WIRE_VERSION: u32 = 1;
+
+/// Who has messages: one row a room. A concern's room is its file here.
+static ROOMS: &[fn() -> catalog::Room] = &[
+    house::room,
+    hosts::room,
+    job::room,
+    snapshot::room,
+    rack_scheduler::room,
+    #[cfg(feature = "example")]
+    echo::room,
+];

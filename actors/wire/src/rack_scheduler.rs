@@ -6,39 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-macro_rules! request {
-    ($kind:ty, $reply:ty, $verb:literal, $about:literal, $sample:expr, $sample_reply:expr) => {
-        request!($kind, $reply, $verb, Cluster, $about, $sample, $sample_reply);
-    };
-    ($kind:ty, $reply:ty, $verb:literal, $address:ident, $about:literal, $sample:expr, $sample_reply:expr) => {
-        impl crate::Request for $kind {
-            type Reply = $reply;
-            const CONCERN: &'static str = "rack_scheduler";
-            const VERB: &'static str = $verb;
-            const ADDRESS: crate::Address = crate::Address::$address;
-            const ABOUT: &'static str = $about;
-            fn sample() -> Self {
-                $sample
-            }
-            fn sample_reply() -> $reply {
-                $sample_reply
-            }
-        }
-    };
-}
+use crate::catalog::Room;
+use crate::messages::SAMPLE_ID;
 
-macro_rules! topic {
-    ($kind:ty, $what:literal, $about:literal, $sample:expr) => {
-        impl crate::Topic for $kind {
-            const CONCERN: &'static str = "rack_scheduler";
-            const WHAT: &'static str = $what;
-            const ABOUT: &'static str = $about;
-            fn sample() -> Self {
-                $sample
-            }
-        }
-    };
-}
+const CONCERN: &str = "rack_scheduler";
 
 mod ask;
 mod change;
@@ -61,6 +32,29 @@ pub use place::{
     RackReleased, Shortfall, Unplaced,
 };
 pub use provide::{ProvideVm, Provided, RackProvide, RackWithdraw, Withdrawn};
+
+pub(crate) fn room() -> Room {
+    Room::default()
+        .request::<RackPlace>()
+        .request::<RackPlan>()
+        .request::<RackRelease>()
+        .request::<RackGrow>()
+        .request::<RackShrink>()
+        .request::<RackEvacuate>()
+        .request::<RackLoad>()
+        .request::<RackInventory>()
+        .request::<RackMark>()
+        .request::<RackQuota>()
+        .request::<RackReport>()
+        .request::<RackList>()
+        .request::<RackShow>()
+        .request::<RackExplain>()
+        .request::<RackWhatif>()
+        .request::<RackProvide>()
+        .request::<RackWithdraw>()
+        .topic::<RackPlaced>()
+        .topic::<RackReleased>()
+}
 
 /// Longest name of a host, rack, row, zone, region, group or tenant, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -100,8 +94,6 @@ pub struct Resources {
     #[serde(default)]
     pub nics: u64,
 }
-
-const SAMPLE_ID: &str = "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M";
 
 fn sample_vm() -> Resources {
     Resources {

@@ -1,10 +1,11 @@
-//! Messages about the chunk repository.
+//! Messages about the chunk repository; the snapshot concern answers them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{JobAccepted, JobId};
-use crate::{Address, Request};
+use crate::job::JobAccepted;
+use crate::messages::{SAMPLE_ID, request, sample_accepted};
+use crate::snapshot::CONCERN;
 
 /// How disks are cut into chunks; fixed for a repository's life, so that equal data has equal ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -153,7 +154,7 @@ impl RepoInfo {
     fn sample() -> Self {
         Self {
             url: "file:///srv/windlass/repo".into(),
-            id: "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into(),
+            id: SAMPLE_ID.into(),
             version: 1,
             created_at: "2026-11-24T03:00:00Z".into(),
             chunker: Chunker::default(),
@@ -175,69 +176,50 @@ fn sample_url() -> Option<String> {
     Some("file:///srv/windlass/repo".into())
 }
 
-impl Request for RepoInit {
-    type Reply = RepoInfo;
-    const CONCERN: &'static str = "snapshot";
-    const VERB: &'static str = "repo_init";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "Make a repository";
-    fn sample() -> Self {
-        Self {
-            repo: sample_url(),
-            chunker: Some(Chunker::default()),
-        }
-    }
-    fn sample_reply() -> RepoInfo {
-        RepoInfo::sample()
-    }
-}
+request!(
+    RepoInit,
+    RepoInfo,
+    "repo_init",
+    Host,
+    "Make a repository",
+    Self {
+        repo: sample_url(),
+        chunker: Some(Chunker::default()),
+    },
+    RepoInfo::sample()
+);
 
-impl Request for RepoShow {
-    type Reply = RepoInfo;
-    const CONCERN: &'static str = "snapshot";
-    const VERB: &'static str = "repo_show";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "What a repository is";
-    fn sample() -> Self {
-        Self { repo: sample_url() }
-    }
-    fn sample_reply() -> RepoInfo {
-        RepoInfo::sample()
-    }
-}
+request!(
+    RepoShow,
+    RepoInfo,
+    "repo_show",
+    Host,
+    "What a repository is",
+    Self { repo: sample_url() },
+    RepoInfo::sample()
+);
 
-impl Request for RepoStats {
-    type Reply = RepoCounts;
-    const CONCERN: &'static str = "snapshot";
-    const VERB: &'static str = "repo_stats";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "What a repository holds";
-    fn sample() -> Self {
-        Self { repo: sample_url() }
+request!(
+    RepoStats,
+    RepoCounts,
+    "repo_stats",
+    Host,
+    "What a repository holds",
+    Self { repo: sample_url() },
+    RepoCounts {
+        url: "file:///srv/windlass/repo".into(),
+        snapshots: 3,
+        packs: 21,
+        ..RepoCounts::default()
     }
-    fn sample_reply() -> RepoCounts {
-        RepoCounts {
-            url: "file:///srv/windlass/repo".into(),
-            snapshots: 3,
-            packs: 21,
-            ..RepoCounts::default()
-        }
-    }
-}
+);
 
-impl Request for RepoRebuildIndex {
-    type Reply = JobAccepted;
-    const CONCERN: &'static str = "snapshot";
-    const VERB: &'static str = "repo_rebuild_index";
-    const ADDRESS: Address = Address::Host;
-    const ABOUT: &'static str = "Make a repository's index anew from its packs";
-    fn sample() -> Self {
-        Self { repo: sample_url() }
-    }
-    fn sample_reply() -> JobAccepted {
-        JobAccepted {
-            job: JobId("01JCXQ6Y9D3W6V3S1W8Y5Z4K2M".into()),
-            duplicate: false,
-        }
-    }
-}
+request!(
+    RepoRebuildIndex,
+    JobAccepted,
+    "repo_rebuild_index",
+    Host,
+    "Make a repository's index anew from its packs",
+    Self { repo: sample_url() },
+    sample_accepted()
+);

@@ -5,38 +5,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::JobAccepted;
+use crate::catalog::Room;
+use crate::messages::{SAMPLE_ID, sample_accepted};
+use crate::repo::{RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 
-macro_rules! request {
-    ($kind:ty, $reply:ty, $verb:literal, $about:literal, $sample:expr, $sample_reply:expr) => {
-        impl crate::Request for $kind {
-            type Reply = $reply;
-            const CONCERN: &'static str = "snapshot";
-            const VERB: &'static str = $verb;
-            const ADDRESS: crate::Address = crate::Address::Host;
-            const ABOUT: &'static str = $about;
-            fn sample() -> Self {
-                $sample
-            }
-            fn sample_reply() -> $reply {
-                $sample_reply
-            }
-        }
-    };
-}
-
-macro_rules! topic {
-    ($kind:ty, $what:literal, $about:literal, $sample:expr) => {
-        impl crate::Topic for $kind {
-            const CONCERN: &'static str = "snapshot";
-            const WHAT: &'static str = $what;
-            const ABOUT: &'static str = $about;
-            fn sample() -> Self {
-                $sample
-            }
-        }
-    };
-}
+pub(crate) const CONCERN: &str = "snapshot";
 
 mod create;
 mod export;
@@ -53,6 +26,27 @@ pub use info::{DiskInfo, Moved, SnapshotInfo};
 pub use look::{DiffReport, DiskDiff, SnapshotDiff, SnapshotList, SnapshotListing, SnapshotShow};
 pub use restore::{DiskRestore, DiskRestored, RestoreReport, SnapshotPlan, SnapshotRestore, SnapshotUndo};
 pub use verify::{SnapshotVerify, VerifyReport};
+
+pub(crate) fn room() -> Room {
+    Room::default()
+        .request::<RepoInit>()
+        .request::<RepoShow>()
+        .request::<RepoStats>()
+        .request::<RepoRebuildIndex>()
+        .request::<SnapshotCreate>()
+        .request::<SnapshotRestore>()
+        .request::<SnapshotPlan>()
+        .request::<SnapshotUndo>()
+        .request::<SnapshotExport>()
+        .request::<SnapshotVerify>()
+        .request::<SnapshotList>()
+        .request::<SnapshotShow>()
+        .request::<SnapshotDiff>()
+        .request::<SnapshotForget>()
+        .topic::<SnapshotCreated>()
+        .topic::<SnapshotForgotten>()
+        .topic::<DiskRestored>()
+}
 
 /// Longest VM or disk name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -110,8 +104,6 @@ pub struct ByteRange {
     pub length_bytes: u64,
 }
 
-const SAMPLE_ID: &str = "01JCXQ6Y9D3W6V3S1W8Y5Z4K2M";
-
 fn sample_repo() -> Option<String> {
     Some("file:///srv/windlass/repo".into())
 }
@@ -122,11 +114,4 @@ fn sample_disks() -> Vec<DiskArg> {
         path: "/srv/web1.raw".into(),
         format: Some("raw".into()),
     }]
-}
-
-fn sample_accepted() -> JobAccepted {
-    JobAccepted {
-        job: crate::job::JobId(SAMPLE_ID.into()),
-        duplicate: false,
-    }
 }

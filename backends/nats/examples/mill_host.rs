@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::{
-    Call, Clock, Concern, Effect, HostsOptions, House, HouseOptions, Kinds, Limits, OnCrash, Recover, Routes, Runner,
+    Call, Clock, Concern, Effect, HostsOptions, House, HouseOptions, Kinds, Limits, OnCrash, Recover, Routes,
     SystemClock, job_source, state_clock,
 };
 use schemars::JsonSchema;
@@ -61,22 +61,22 @@ impl Request for Doze {
     }
 }
 
-struct Mill(Runner);
+struct Mill(Kinds);
 
 impl Concern for Mill {
     const NAME: &'static str = "mill";
     fn routes() -> Routes<Self> {
-        Routes::new().on(Self::grind).on(Self::doze)
+        Routes::new().job::<Grind>().on(Self::doze)
     }
     fn observed(&self) -> Value {
         Value::Null
     }
+    fn jobs(&self) -> Kinds {
+        self.0.clone()
+    }
 }
 
 impl Mill {
-    fn grind(&mut self, request: Grind, call: &Call) -> Effect<Self, JobAccepted> {
-        self.0.accept(&request, call)
-    }
     fn doze(&mut self, request: Doze, _: &Call) -> Effect<Self, u64> {
         Effect::run(async move {
             tokio::time::sleep(Duration::from_millis(request.ms)).await;
@@ -174,19 +174,20 @@ async fn main() -> Result<(), Failure> {
     };
     let house = open(urls, host, lease_ms.parse()?, off_ms.parse()?).await?;
     let me = host.clone();
-    let kinds = Kinds::new().on(OnCrash::Resume, move |context, request: Grind| {
-        let me = me.clone();
-        async move {
-            for step in 0..request.steps {
-                context.check()?;
-                context.progress("grinding", step, request.steps, "steps");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+    let kinds = Kinds::new()
+        .parallel_max(2)
+        .on(OnCrash::Resume, move |context, request: Grind| {
+            let me = me.clone();
+            async move {
+                for step in 0..request.steps {
+                    context.check()?;
+                    context.progress("grinding", step, request.steps, "steps");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok(json!({"host": me, "attempt": context.job().attempts}))
             }
-            Ok(json!({"host": me, "attempt": context.job().attempts}))
-        }
-    });
-    let runner = house.runner(Mill::NAME, kinds, 2);
-    house.start(Limits::default(), move || Mill(runner.clone())).await?;
+        });
+    house.start(Limits::default(), move || Mill(kinds.clone())).await?;
     eprintln!("serving");
     // it ends by being killed, or in good order
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

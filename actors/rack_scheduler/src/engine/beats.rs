@@ -23,7 +23,7 @@ impl Scheduler {
             timeout_ms: Some(TIMEOUT_MS),
             ..Headers::default()
         };
-        let listing = bus::call(&*self.bus, &self.host, &HostList::default(), headers).await;
+        let listing = bus::call(&*self.announcer.bus, &self.host, &HostList::default(), headers).await;
         let listing = listing.map_err(|e| {
             RackError::new(
                 Kind::Unavailable,

@@ -183,7 +183,7 @@ impl Scheduler {
             record.changed_at_ms = self.clock.now_ms();
             if self.rewrite(&record, revision).await? {
                 self.finished(&id).await?;
-                self.announce(RackReleased { id: id.clone() }).await;
+                self.announcer.announce(RackReleased { id: id.clone() }).await;
                 return Ok(Released { id, vms });
             }
         }

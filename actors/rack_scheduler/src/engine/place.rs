@@ -195,13 +195,14 @@ impl Scheduler {
 
     /// Tells the world.
     pub(super) async fn placed(&self, record: &PlacementRecord) {
-        self.announce(RackPlaced {
-            id: record.id.clone(),
-            version: record.revision,
-            tenant: record.ask.tenant.clone(),
-            vms: record.vms(),
-        })
-        .await;
+        self.announcer
+            .announce(RackPlaced {
+                id: record.id.clone(),
+                version: record.revision,
+                tenant: record.ask.tenant.clone(),
+                vms: record.vms(),
+            })
+            .await;
     }
 }
 

@@ -4,8 +4,6 @@
 //! in between leaves the telling to the next sweep. A host that refuses, or doesn't answer, loses its VMs to others of the same
 //! rack; nothing else moves.
 
-use wire::Topic;
-use wire::event::CloudEvent;
 use wire::rack_scheduler::{ProvideVm, RackProvide, RackWithdraw, Unplaced};
 
 use super::Scheduler;
@@ -136,19 +134,6 @@ impl Scheduler {
             }
         }
         Err(self.others_were_faster(&record.id))
-    }
-
-    /// Publishes an event. That nobody heard it is no fault of what happened.
-    pub(super) async fn announce<T: Topic>(&self, data: T) {
-        let event = CloudEvent::new(
-            runtime::ulid(&*self.clock),
-            &self.host,
-            runtime::rfc3339(self.clock.now_ms()),
-            data,
-        );
-        if let Err(error) = bus::announce(&*self.bus, &event).await {
-            tracing::warn!(%error, what = T::WHAT, "an event was not published");
-        }
     }
 }
 

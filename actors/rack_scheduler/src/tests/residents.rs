@@ -142,7 +142,7 @@ async fn schedulers_fill_racks_of_their_own_while_there_are_some() {
         scheduler = Scheduler::new(
             wire::HostId::new(name).unwrap(),
             scheduler.state,
-            scheduler.bus,
+            scheduler.announcer.bus,
             scheduler.clock,
             scheduler.hosts,
             scheduler.settings,

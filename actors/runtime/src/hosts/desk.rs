@@ -71,7 +71,11 @@ impl HostBook {
                 hosts.ordered.notify_one();
             }
             let info = info(&hosts, &host)?;
-            hosts.announce(wire::hosts::HostChanged(info.clone())).await;
+            hosts
+                .desk
+                .announcer
+                .announce(wire::hosts::HostChanged(info.clone()))
+                .await;
             Ok(info)
         })
     }

@@ -105,14 +105,13 @@ pub(crate) async fn look_for_the_lost(hosts: Arc<Hosts>) {
             match declare(&hosts, &lost).await {
                 Ok(true) => {
                     tracing::warn!(host = %lost.host, silent_ms = lost.silent_ms, "host lost");
-                    hosts
-                        .announce(HostLost {
-                            host: lost.host,
-                            boot: lost.mark.boot,
-                            silent_ms: lost.silent_ms,
-                            jobs_running: lost.jobs_running,
-                        })
-                        .await;
+                    let lost = HostLost {
+                        host: lost.host,
+                        boot: lost.mark.boot,
+                        silent_ms: lost.silent_ms,
+                        jobs_running: lost.jobs_running,
+                    };
+                    hosts.desk.announcer.announce(lost).await;
                 }
                 Ok(false) => {}
                 Err(e) => tracing::debug!(host = %lost.host, error = %e, "a lost host was not written down yet"),

@@ -52,7 +52,7 @@ async fn run_traced(inner: &Arc<Inner>, taken: Taken, traced: &Traced) {
 
 async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops, traced: &Traced) -> Outcome {
     let desk = &inner.desk;
-    let kind = inner.work().kinds.0.get(job.kind.as_str()).cloned();
+    let kind = inner.work().kinds.rows.get(job.kind.as_str()).cloned();
     let Some((on_crash, body)) = kind else {
         let message = format!("this windlass has no jobs of kind '{}.{}'", job.concern, job.kind);
         return Outcome::Failed(ErrorBody::new(Code::Unavailable, message));

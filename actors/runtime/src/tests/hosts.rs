@@ -22,9 +22,9 @@ use wire::{Code, ErrorBody, Headers, HostId, Request};
 
 use super::eventually;
 use super::jobs::{Crush, Work, add_mill};
+use crate::job_runner::Runner;
 use crate::{
-    Clock, HostsOptions, House, HouseOptions, OnCrash, Recover, Runner, RuntimeError, SystemClock, job_source,
-    state_clock,
+    Clock, HostsOptions, House, HouseOptions, OnCrash, Recover, RuntimeError, SystemClock, job_source, state_clock,
 };
 
 const BEAT_MS: u64 = 100;

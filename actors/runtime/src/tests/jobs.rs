@@ -9,7 +9,8 @@ use wire::job::{Job, JobAccepted, JobCancel, JobId, JobList, JobShow, JobState};
 use wire::{Address, Code, ErrorBody, Headers, Request};
 
 use super::{Site, eventually, host};
-use crate::{Call, Concern, Effect, House, JobContext, Kinds, Limits, OnCrash, Recover, Routes, Runner, follow};
+use crate::job_runner::Runner;
+use crate::{Call, Concern, Effect, House, JobContext, Kinds, Limits, OnCrash, Recover, Routes, follow};
 
 /// Work of the test concern `mill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,21 +58,24 @@ macro_rules! job_request {
 job_request!(Grind, "grind");
 job_request!(Crush, "crush");
 
-struct Mill(Runner);
+struct Mill(Kinds);
 
 impl Concern for Mill {
     const NAME: &'static str = "mill";
     fn routes() -> Routes<Self> {
-        Routes::new().on(Self::job::<Grind>).on(Self::job::<Crush>)
+        Routes::new().job::<Grind>().on(Self::crush)
     }
     fn observed(&self) -> Value {
         Value::Null
     }
+    fn jobs(&self) -> Kinds {
+        self.0.clone()
+    }
 }
 
 impl Mill {
-    fn job<R: Request<Reply = JobAccepted>>(&mut self, request: R, call: &Call) -> Effect<Self, JobAccepted> {
-        self.0.accept(&request, call)
+    fn crush(&mut self, request: Crush, call: &Call) -> Effect<Self, JobAccepted> {
+        call.accept(&request)
     }
 }
 
@@ -123,12 +127,14 @@ pub(super) async fn add_mill(house: &House, on_crash: OnCrash, parallel_jobs_max
         .on_blocking(on_crash, move |context, request: Crush| {
             work(&context, request.work, &crush)
         });
-    let runner = house.runner(Mill::NAME, kinds, parallel_jobs_max);
-    let served = runner.clone();
+    let kinds = kinds.parallel_max(parallel_jobs_max);
     house
-        .start(Limits::default(), move || Mill(served.clone()))
+        .start(Limits::default(), move || Mill(kinds.clone()))
         .await
         .unwrap();
+    let runner = house.runner_of(Mill::NAME);
+    // its kinds come with its first build, on its own thread
+    eventually(|| async { runner.kinds().is_some() }).await;
     (gauge, runner)
 }
 
@@ -323,7 +329,7 @@ async fn a_job_that_can_t_be_taken_up_again_is_failed_after_a_crash() {
 async fn a_renewed_runner_runs_as_many_at_once_as_it_may() {
     let site = Site::new().await;
     let (gauge, runner) = add_mill(&site.house, OnCrash::Fail, 1).await;
-    let kinds = runner.kinds();
+    let kinds = runner.kinds().unwrap();
     let endless = async || site.submit(grind(Work::Endless), None).await.job;
     let now = |count| {
         let gauge = gauge.clone();
@@ -334,9 +340,9 @@ async fn a_renewed_runner_runs_as_many_at_once_as_it_may() {
     };
     let first = [endless().await, endless().await, endless().await];
     now(1).await;
-    runner.renew(kinds.clone(), 3);
+    runner.renew(kinds.clone().parallel_max(3));
     now(3).await;
-    runner.renew(kinds, 1);
+    runner.renew(kinds.parallel_max(1));
     let next = [endless().await, endless().await];
     for job in &first {
         assert!(gauge.now.load(Ordering::SeqCst) <= 3);

@@ -8,7 +8,7 @@ use repo::{
     BlobKind, BlobRef, BlobSink, DiskEntry, ManifestRef, NodeSource, Repo, Session, SnapshotDoc, SnapshotDraft,
 };
 use tokio::runtime::Handle;
-use wire::snapshot::{SnapshotCreate, SnapshotInfo, SnapshotKind};
+use wire::snapshot::{SnapshotCreate, SnapshotCreated, SnapshotInfo, SnapshotKind};
 
 use super::{Tools, blocking, record};
 use crate::core::format::Looks;
@@ -39,7 +39,8 @@ pub(super) struct Capture {
 ///
 /// # Errors
 /// Nothing is visible in the repository then.
-pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progress>) -> Result<SnapshotInfo> {
+pub async fn create(tools: Arc<Tools>, request: SnapshotCreate, progress: Arc<Progress>) -> Result<SnapshotInfo> {
+    let (tools, progress) = (&*tools, &progress);
     let named = request::name_disks(&request.vm, &request.disks)?;
     let (journals, definition_path) = (Journals::new(&tools.state_dir), request.definition.clone());
     let crash_consistent = request.crash_consistent;
@@ -73,7 +74,12 @@ pub async fn create(tools: &Tools, request: SnapshotCreate, progress: &Arc<Progr
         .await?
         .ok_or_else(|| SnapshotError::new(Kind::Internal, "a snapshot that was asked for was not kept"))?;
     record::equal_now(tools, &repo, &doc).await;
-    Ok(doc.info())
+    let snapshot = doc.info();
+    let created = SnapshotCreated {
+        snapshot: snapshot.clone(),
+    };
+    tools.announcer.announce(created).await;
+    Ok(snapshot)
 }
 
 /// The disks in the formats that they have: as asked for, as recorded, as they look.
@@ -155,7 +161,7 @@ pub(super) async fn capture(
                 id: None,
                 vm: what.vm,
                 kind: what.kind,
-                host: tools.host.to_string(),
+                host: tools.announcer.host.to_string(),
                 created_at: runtime::rfc3339(now_ms),
                 held_until: what.held_until,
                 disks,

@@ -19,7 +19,8 @@ use crate::{Kind, Result, SnapshotError};
 ///
 /// # Errors
 /// No file is there then.
-pub async fn export(tools: &Tools, request: SnapshotExport, progress: &Arc<Progress>) -> Result<ExportReport> {
+pub async fn export(tools: Arc<Tools>, request: SnapshotExport, progress: Arc<Progress>) -> Result<ExportReport> {
+    let (tools, progress) = (&*tools, &progress);
     let began_ms = tools.clock.monotonic_ms();
     let format = Format::parse(&request.format)?;
     let repo = tools.repos.open(request.repo.as_deref()).await?;

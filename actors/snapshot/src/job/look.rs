@@ -6,8 +6,8 @@ use futures::StreamExt;
 use repo::manifest::{self, LeafPair};
 use repo::{NodeSource, Repo, SnapshotDoc};
 use wire::snapshot::{
-    ByteRange, DiffReport, DiskDiff, Forgotten, SnapshotDiff, SnapshotForget, SnapshotInfo, SnapshotList,
-    SnapshotListing, SnapshotShow,
+    ByteRange, DiffReport, DiskDiff, Forgotten, SnapshotDiff, SnapshotForget, SnapshotForgotten, SnapshotInfo,
+    SnapshotList, SnapshotListing, SnapshotShow,
 };
 
 use super::Tools;
@@ -111,7 +111,7 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
         .hint("windlass snapshot ls"));
     }
     let doc = match find(&repo, None, &request.id).await {
-        Err(e) if e.kind == Kind::Corrupt => return discard(&repo, &request, e).await,
+        Err(e) if e.kind == Kind::Corrupt => return discard(tools, &repo, &request, e).await,
         found => found?,
     };
     let id = doc.id.to_string();
@@ -132,11 +132,18 @@ pub async fn forget(tools: &Tools, request: SnapshotForget) -> Result<Forgotten>
     let gone = repo
         .forget(&doc.id, request.force, &runtime::rfc3339(tools.clock.now_ms()))
         .await?;
-    Ok(Forgotten { id, vm: gone.vm })
+    let forgotten = Forgotten { id, vm: gone.vm };
+    told(tools, &forgotten).await;
+    Ok(forgotten)
+}
+
+async fn told(tools: &Tools, forgotten: &Forgotten) {
+    let Forgotten { id, vm } = forgotten.clone();
+    tools.announcer.announce(SnapshotForgotten { id, vm }).await;
 }
 
 /// A snapshot whose object is damaged can only be thrown away, and only by someone who insists.
-async fn discard(repo: &Repo, request: &SnapshotForget, damaged: SnapshotError) -> Result<Forgotten> {
+async fn discard(tools: &Tools, repo: &Repo, request: &SnapshotForget, damaged: SnapshotError) -> Result<Forgotten> {
     let id: repo::SnapshotId = match request.id.parse() {
         Ok(id) if request.force => id,
         _ => {
@@ -147,10 +154,12 @@ async fn discard(repo: &Repo, request: &SnapshotForget, damaged: SnapshotError) 
         }
     };
     repo.discard(&id).await?;
-    Ok(Forgotten {
+    let forgotten = Forgotten {
         id: id.to_string(),
         vm: "unknown (its object was damaged)".into(),
-    })
+    };
+    told(tools, &forgotten).await;
+    Ok(forgotten)
 }
 
 /// `windlass snapshot diff`.

@@ -1,10 +1,13 @@
 //! Verbs about the repository itself.
 
+use std::sync::Arc;
+
 use repo::Repo;
 use wire::repo::{RebuiltIndex, RepoCounts, RepoInfo, RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 
 use super::Tools;
 use crate::Result;
+use crate::engine::progress::Progress;
 
 fn info(repo: &Repo) -> RepoInfo {
     let config = repo.config();
@@ -34,7 +37,11 @@ pub async fn repo_stats(tools: &Tools, request: RepoStats) -> Result<RepoCounts>
 }
 
 /// `windlass repo rebuild-index`.
-pub async fn repo_rebuild_index(tools: &Tools, request: RepoRebuildIndex) -> Result<RebuiltIndex> {
+pub async fn repo_rebuild_index(
+    tools: Arc<Tools>,
+    request: RepoRebuildIndex,
+    _: Arc<Progress>,
+) -> Result<RebuiltIndex> {
     let repo = tools.repos.open(request.repo.as_deref()).await?;
     let blobs = repo.rebuild_index().await?;
     Ok(RebuiltIndex { url: repo.url(), blobs })

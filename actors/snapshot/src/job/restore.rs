@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use repo::{ManifestRef, Repo, SnapshotDoc};
 use tokio::runtime::Handle;
-use wire::snapshot::{DiskRestore, RestoreReport, SnapshotKind, SnapshotRestore};
+use wire::snapshot::{DiskRestore, DiskRestored, RestoreReport, SnapshotKind, SnapshotRestore};
 
 use super::create::{Capture, capture, seconds};
 use super::{Tools, blocking, look, record};
@@ -55,7 +55,8 @@ struct Held {
 ///
 /// # Errors
 /// Before the journals are written nothing was changed; afterwards the restore is unfinished, and the same request goes on.
-pub async fn restore(tools: &Tools, request: SnapshotRestore, progress: &Arc<Progress>) -> Result<RestoreReport> {
+pub async fn restore(tools: Arc<Tools>, request: SnapshotRestore, progress: Arc<Progress>) -> Result<RestoreReport> {
+    let (tools, progress) = (&*tools, &progress);
     let repo = tools.repos.open(request.repo.as_deref()).await?;
     let wanted = wanted(&repo, &request).await?;
     restore_to(tools, &repo, &request.vm, wanted, progress).await
@@ -108,14 +109,22 @@ pub(super) async fn restore_to(
         disks if disks.iter().all(|d: &Done| d.common.is_none()) => None,
         disks => Some(joined(disks.iter().filter_map(|d| d.common.clone()))),
     };
-    Ok(RestoreReport {
+    let report = RestoreReport {
         vm: vm.to_owned(),
         to,
         common,
         resumed,
         disks: disks.into_iter().map(|d| d.report).collect(),
         took_s: seconds(tools.clock.monotonic_ms().saturating_sub(began_ms)),
-    })
+    };
+    Ok(told(tools, report).await)
+}
+
+/// Tells that disks equal a snapshot again.
+async fn told(tools: &Tools, report: RestoreReport) -> RestoreReport {
+    let restored = DiskRestored { report: report.clone() };
+    tools.announcer.announce(restored).await;
+    report
 }
 
 /// Different values, each once.
@@ -373,14 +382,15 @@ pub(super) async fn undo_unfinished(
     let to = joined(journals.iter().map(|j| j.record().intent.common.snapshot.clone()));
     let held = blocking(move || journals.into_iter().map(hold_unfinished).collect::<Result<Vec<_>>>()).await?;
     let done = run_all(tools, repo, held, Direction::Undo, 0.0, progress).await?;
-    Ok(RestoreReport {
+    let report = RestoreReport {
         vm: vm.to_owned(),
         to,
         common: None,
         resumed: true,
         disks: done.into_iter().map(|d| d.report).collect(),
         took_s: seconds(tools.clock.monotonic_ms().saturating_sub(began_ms)),
-    })
+    };
+    Ok(told(tools, report).await)
 }
 
 fn hold_unfinished(journal: Journal) -> Result<Held> {

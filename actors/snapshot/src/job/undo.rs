@@ -23,7 +23,8 @@ use crate::{Kind, Result, SnapshotError};
 ///
 /// # Errors
 /// `NotFound` when nothing was restored.
-pub async fn undo(tools: &Tools, request: SnapshotUndo, progress: &Arc<Progress>) -> Result<RestoreReport> {
+pub async fn undo(tools: Arc<Tools>, request: SnapshotUndo, progress: Arc<Progress>) -> Result<RestoreReport> {
+    let (tools, progress) = (&*tools, &progress);
     request::check_name("VM", &request.vm)?;
     let journals = Journals::new(&tools.state_dir);
     let (vm, disks) = (request.vm.clone(), request.disks.clone());
@@ -107,7 +108,8 @@ async fn way_back(tools: &Tools, repo: &Repo, request: &SnapshotUndo) -> Result<
 ///
 /// # Errors
 /// As a restore's before it writes, but for the disk being in use.
-pub async fn plan(tools: &Tools, request: SnapshotPlan, progress: &Arc<Progress>) -> Result<RestoreReport> {
+pub async fn plan(tools: Arc<Tools>, request: SnapshotPlan, progress: Arc<Progress>) -> Result<RestoreReport> {
+    let (tools, progress) = (&*tools, &progress);
     let began_ms = tools.clock.monotonic_ms();
     let restore = request.restore;
     let repo = tools.repos.open(restore.repo.as_deref()).await?;

@@ -15,7 +15,8 @@ const FINDINGS_NAMED_MAX: usize = 5;
 ///
 /// # Errors
 /// `Corrupt` with the first findings when anything is damaged.
-pub async fn verify(tools: &Tools, request: SnapshotVerify, progress: &Arc<Progress>) -> Result<VerifyReport> {
+pub async fn verify(tools: Arc<Tools>, request: SnapshotVerify, progress: Arc<Progress>) -> Result<VerifyReport> {
+    let (tools, progress) = (&*tools, &progress);
     let began_ms = tools.clock.monotonic_ms();
     // what a cache has may be whole where the store's is not
     let repo = tools.repos.open(request.repo.as_deref()).await?.uncached().await?;

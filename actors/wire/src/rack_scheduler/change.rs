@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HostState, Placement, SAMPLE_ID, VmSpec};
+use super::{CONCERN, HostState, Placement, SAMPLE_ID, VmSpec};
+use crate::messages::request;
 
 /// Gives a placement back. Again is no error while it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -103,6 +104,7 @@ request!(
     RackRelease,
     Released,
     "release",
+    Cluster,
     "Give a placement back",
     RackRelease { id: SAMPLE_ID.into() },
     Released {
@@ -115,6 +117,7 @@ request!(
     RackGrow,
     Placement,
     "grow",
+    Cluster,
     "Add VMs to a placement's groups, in their home racks",
     RackGrow {
         id: SAMPLE_ID.into(),
@@ -133,6 +136,7 @@ request!(
     RackShrink,
     Placement,
     "shrink",
+    Cluster,
     "Take VMs from a placement",
     RackShrink {
         id: SAMPLE_ID.into(),
@@ -146,6 +150,7 @@ request!(
     RackEvacuate,
     EvacuateReport,
     "evacuate",
+    Cluster,
     "Move VMs off a host or a rack that is drained or lost",
     RackEvacuate {
         host: Some("r17-h3".into()),

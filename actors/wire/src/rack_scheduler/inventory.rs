@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Resources, SAMPLE_ID, sample_host, sample_vm};
+use super::{CONCERN, Resources, SAMPLE_ID, sample_host, sample_vm};
+use crate::messages::request;
 
 /// How a host is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -294,6 +295,7 @@ request!(
     RackLoad,
     Loaded,
     "load",
+    Cluster,
     "Add racks and hosts to the inventory, or change those that are there",
     RackLoad {
         inventory: sample_inventory(),
@@ -306,6 +308,7 @@ request!(
     RackInventory,
     RoomReport,
     "inventory",
+    Cluster,
     "Show racks and hosts, and what is booked on them",
     RackInventory {
         rack: Some("r17".into()),
@@ -341,6 +344,7 @@ request!(
     RackMark,
     HostRow,
     "mark",
+    Cluster,
     "Set a host's state: up, cordoned, draining or lost",
     RackMark {
         host: "r17-h3".into(),
@@ -360,6 +364,7 @@ request!(
     RackQuota,
     TenantQuota,
     "quota",
+    Cluster,
     "Set or show what a tenant may have booked at once",
     RackQuota {
         tenant: "ads".into(),
@@ -376,6 +381,7 @@ request!(
     RackReport,
     ReportReply,
     "report",
+    Cluster,
     "Tell what a host really has, and hear what differs from what is booked",
     RackReport {
         host: "r17-h3".into(),

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Constraint, Inside, Placement, RackAsk, Resources, SAMPLE_ID, Select, Shortfall, VmSpec};
+use super::{CONCERN, Constraint, Inside, Placement, RackAsk, Resources, SAMPLE_ID, Select, Shortfall, VmSpec};
+use crate::messages::request;
 
 /// Lists placements, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -136,6 +137,7 @@ request!(
     RackList,
     RackListing,
     "ls",
+    Cluster,
     "List placements, oldest first",
     RackList {
         tenant: Some("ads".into()),
@@ -159,6 +161,7 @@ request!(
     RackShow,
     Placement,
     "show",
+    Cluster,
     "Show one placement",
     RackShow { id: SAMPLE_ID.into() },
     Placement::sample()
@@ -168,6 +171,7 @@ request!(
     RackExplain,
     Explanation,
     "explain",
+    Cluster,
     "Say why groups are where they are, or why they don't fit",
     RackExplain {
         id: None,
@@ -194,6 +198,7 @@ request!(
     RackWhatif,
     WhatifReport,
     "whatif",
+    Cluster,
     "Say how many VMs of a kind fit, and what runs out first",
     RackWhatif {
         vm: VmSpec {

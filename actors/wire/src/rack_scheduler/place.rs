@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RackAsk, Resources, SAMPLE_ID, sample_vm};
+use super::{CONCERN, RackAsk, Resources, SAMPLE_ID, sample_vm};
+use crate::messages::{request, topic};
 
 /// Places VMs and commits to it. The same request id has one effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -200,6 +201,7 @@ request!(
     RackPlace,
     Placement,
     "place",
+    Cluster,
     "Place VMs in groups, each with a home rack, and commit to it",
     RackPlace { ask: RackAsk::sample() },
     Placement::sample()
@@ -209,6 +211,7 @@ request!(
     RackPlan,
     PlanReport,
     "plan",
+    Cluster,
     "Say where VMs would go; nothing is changed",
     RackPlan { ask: RackAsk::sample() },
     PlanReport {

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Resources, SAMPLE_ID, sample_vm};
+use super::{CONCERN, Resources, SAMPLE_ID, sample_vm};
+use crate::messages::request;
 
 /// A VM to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DiskArg, SnapshotInfo, sample_accepted, sample_disks, sample_repo};
+use super::{CONCERN, DiskArg, SnapshotInfo, sample_accepted, sample_disks, sample_repo};
 use crate::job::JobAccepted;
+use crate::messages::{request, topic};
 
 /// Takes a snapshot of all the disks of a VM and of its definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +30,7 @@ request!(
     SnapshotCreate,
     JobAccepted,
     "create",
+    Host,
     "Take a snapshot of all disks of a VM and of its definition",
     SnapshotCreate {
         vm: "web1".into(),

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{SAMPLE_ID, sample_accepted, sample_repo};
+use super::{CONCERN, SAMPLE_ID, sample_accepted, sample_repo};
 use crate::job::JobAccepted;
+use crate::messages::request;
 
 /// Writes a snapshot's disk as a whole new sparse file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +50,7 @@ request!(
     SnapshotExport,
     JobAccepted,
     "export",
+    Host,
     "Write a snapshot's disk as a new sparse file",
     SnapshotExport {
         id: SAMPLE_ID.into(),

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{SAMPLE_ID, sample_repo};
+use super::{CONCERN, SAMPLE_ID, sample_repo};
+use crate::messages::{request, topic};
 
 /// Forgets a snapshot. Its chunks stay until no snapshot needs them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +32,7 @@ request!(
     SnapshotForget,
     Forgotten,
     "forget",
+    Host,
     "Forget a snapshot",
     SnapshotForget {
         id: SAMPLE_ID.into(),

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ByteRange, SAMPLE_ID, SnapshotInfo, sample_repo};
+use super::{ByteRange, CONCERN, SAMPLE_ID, SnapshotInfo, sample_repo};
+use crate::messages::request;
 
 /// Lists snapshots, oldest first, page by page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +99,7 @@ request!(
     SnapshotList,
     SnapshotListing,
     "ls",
+    Host,
     "List snapshots, oldest first",
     SnapshotList {
         vm: Some("web1".into()),
@@ -115,6 +117,7 @@ request!(
     SnapshotShow,
     SnapshotInfo,
     "show",
+    Host,
     "Show one snapshot",
     SnapshotShow {
         id: SAMPLE_ID.into(),
@@ -128,6 +131,7 @@ request!(
     SnapshotDiff,
     DiffReport,
     "diff",
+    Host,
     "Compare two snapshots",
     SnapshotDiff {
         a: SAMPLE_ID.into(),

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ByteRange, DiskArg, SAMPLE_ID, sample_accepted, sample_disks, sample_repo};
+use super::{ByteRange, CONCERN, DiskArg, SAMPLE_ID, sample_accepted, sample_disks, sample_repo};
 use crate::job::JobAccepted;
+use crate::messages::{request, topic};
 
 /// Puts a snapshot's disks back in place. The VM is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +109,7 @@ request!(
     SnapshotRestore,
     JobAccepted,
     "restore",
+    Host,
     "Put a snapshot's disks back in place",
     sample_restore(),
     sample_accepted()
@@ -117,6 +119,7 @@ request!(
     SnapshotPlan,
     JobAccepted,
     "plan",
+    Host,
     "What a restore would do",
     SnapshotPlan {
         restore: sample_restore()
@@ -128,6 +131,7 @@ request!(
     SnapshotUndo,
     JobAccepted,
     "undo",
+    Host,
     "Return to what was before the last restore",
     SnapshotUndo {
         vm: "web1".into(),

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{sample_accepted, sample_repo};
+use super::{CONCERN, sample_accepted, sample_repo};
 use crate::job::JobAccepted;
+use crate::messages::request;
 
 /// Checks that snapshots can be restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,7 @@ request!(
     SnapshotVerify,
     JobAccepted,
     "verify",
+    Host,
     "Check that snapshots can be restored",
     SnapshotVerify {
         id: None,
