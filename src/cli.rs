@@ -10,11 +10,6 @@ mod output;
 mod pages;
 mod progress;
 mod rack;
-mod rack_args;
-mod rack_map;
-mod rack_show;
-mod repo;
-mod restore;
 mod settings;
 mod show;
 mod snapshot;
@@ -228,8 +223,8 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
 async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
     match verb {
         Verb::Snapshot(verb) => snapshot::run(context, &verb).await,
-        Verb::Restore(args) => restore::run(context, &args).await,
-        Verb::Repo(verb) => repo::run(context, &verb).await,
+        Verb::Restore(args) => snapshot::restore::run(context, &args).await,
+        Verb::Repo(verb) => snapshot::repo::run(context, &verb).await,
         Verb::Rack(verb) => rack::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
         Verb::Hosts(verb) => hosts::run(context, &verb).await,

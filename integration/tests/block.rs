@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use fixture::{VM, fails, restore_args, show, small_stage, text};
+use fixture::{VM, fails, restore_args, show, small_stage, stop_in_the_middle, text};
 use windlass_integration::process::{Signal, Windlass};
 use windlass_integration::qemu::{LoopDevice, run};
 use windlass_integration::{Random, disk};
@@ -148,22 +148,12 @@ fn a_device_that_vanishes_is_told_and_the_same_command_goes_on_when_it_is_back()
 
     // in the middle of writing, the medium is taken away
     let running = windlass.spawn(&restore_args(&id, &path)).unwrap();
-    let journals = stage.scratch.join("w/state/restores");
-    let began = || {
-        std::fs::read_dir(&journals)
-            .is_ok_and(|d| d.flatten().any(|e| e.path().extension().is_some_and(|x| x == "json")))
-    };
-    while !began() {
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    let signal = |signal| running.signal(signal).unwrap();
-    signal(Signal::STOP);
-    let still_there = began();
+    let still_there = stop_in_the_middle(&running, &stage.scratch.join("w/state"));
     let as_it_was = std::fs::read(&file).unwrap();
     let medium = std::fs::File::options().write(true).open(&file).unwrap();
     medium.set_len(0).unwrap();
     device.follow_size().unwrap();
-    signal(Signal::CONT);
+    running.signal(Signal::CONT).unwrap();
     let ended = running.wait(Duration::from_secs(60)).unwrap();
     assert!(still_there, "the restore was over before its device could go");
     let said = fails(ended, Code::Unavailable);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fixture::images::{args, chain, create_as, flat, restore, spoil, undo};
-use fixture::{VM, fails, restore_args, show, small_stage, text};
+use fixture::{VM, fails, restore_args, show, small_stage, stop_in_the_middle, text};
 use windlass_integration::process::Signal;
 use windlass_integration::qemu::{self, PausedVm};
 use windlass_integration::{Random, disk};
@@ -286,19 +286,9 @@ fn a_disk_that_a_vm_holds_is_refused_and_a_vm_keeps_off_ours() {
             _ => fixture::damage(image, 11),
         }
         let running = windlass.spawn(&restore_args(&id, image)).unwrap();
-        let journals = c.stage.scratch.join(format!("{format}/state/restores"));
-        let began = || {
-            std::fs::read_dir(&journals)
-                .is_ok_and(|d| d.flatten().any(|e| e.path().extension().is_some_and(|x| x == "json")))
-        };
-        while !began() {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        let signal = |signal| running.signal(signal).unwrap();
-        signal(Signal::STOP);
-        let still_there = began();
+        let still_there = stop_in_the_middle(&running, &c.stage.scratch.join(format!("{format}/state")));
         let error = PausedVm::start(image, format).map(drop).err().map(|e| e.to_string());
-        signal(Signal::CONT);
+        running.signal(Signal::CONT).unwrap();
         running.wait(Duration::from_secs(60)).unwrap().success();
         assert!(still_there, "the restore was over before it could be stopped");
         let error = error.expect("QEMU started on a disk that is being written");

@@ -52,6 +52,22 @@ fn rack(windlass: &Windlass, words: &[&str]) -> Ended {
     windlass.run(&all).expect("it runs")
 }
 
+/// What the clients ask for: three small VMs in so many groups.
+fn place_three(groups: &str) -> Vec<&str> {
+    let ask = [
+        "place",
+        "--vms",
+        "3",
+        "--vcpus",
+        "1",
+        "--memory-mib",
+        "256",
+        "--groups",
+        groups,
+    ];
+    ask.to_vec()
+}
+
 fn vms_of(placement: &Value) -> Vms {
     let mut vms = BTreeSet::new();
     for group in placement["groups"].as_array().unwrap() {
@@ -195,17 +211,7 @@ fn client(windlass: Windlass, n: u64, round: u64, stop: Arc<AtomicBool>, ledger:
         turn += 1;
         let request_id = (turn % 2 == 0).then(|| format!("q-{round}-{n}-{turn}"));
         let groups = (1 + turn % 3).to_string();
-        let mut words = vec![
-            "place",
-            "--vms",
-            "3",
-            "--vcpus",
-            "1",
-            "--memory-mib",
-            "256",
-            "--groups",
-            &groups,
-        ];
+        let mut words = place_three(&groups);
         if let Some(id) = &request_id {
             words.extend(["--request-id", id]);
             ledger.lock().unwrap().sent.insert(id.clone());
@@ -304,20 +310,8 @@ fn a_daemon_that_is_killed_in_the_middle_of_placements_loses_nothing_that_it_ack
             .find_map(|(request, vms)| Some((request.clone()?, vms)));
         if let Some((request, vms)) = known {
             let groups = (1 + request.rsplit('-').next().unwrap().parse::<u64>().unwrap() % 3).to_string();
-            let words = [
-                "place",
-                "--vms",
-                "3",
-                "--vcpus",
-                "1",
-                "--memory-mib",
-                "256",
-                "--groups",
-                &groups,
-            ];
-            let again = rack(&windlass, &[&words[..], &["--request-id", &request]].concat())
-                .success()
-                .json();
+            let words = [place_three(&groups), vec!["--request-id", &request]].concat();
+            let again = rack(&windlass, &words).success().json();
             assert_eq!(
                 (&again["duplicate"], &vms_of(&again)),
                 (&json!(true), vms),

@@ -14,9 +14,13 @@ use wire::rack_scheduler::{
 };
 use wire::{Code, ErrorBody};
 
-use super::rack_args::{AskArgs, RackVerb, State, Why};
-use super::{Context, rack_map, rack_show as show};
+use self::args::{AskArgs, RackVerb, State, Why};
+use super::Context;
 use crate::client::Client;
+
+pub mod args;
+mod map;
+mod show;
 
 /// Largest file that is read, in bytes: what the bus carries.
 const FILE_BYTES_MAX: u64 = bus::PAYLOAD_BYTES_MAX as u64;
@@ -211,10 +215,10 @@ async fn stock(context: &Context, client: &Client, verb: &RackVerb) -> Result<Ex
                 None => None,
             };
             match svg {
-                true => context.output.text(&rack_map::svg(&report, id.as_deref()))?,
+                true => context.output.text(&map::svg(&report, id.as_deref()))?,
                 false => {
                     let colour = context.output.colour;
-                    context.answer(&report, |r| rack_map::text(r, id.as_deref(), colour))?;
+                    context.answer(&report, |r| map::text(r, id.as_deref(), colour))?;
                 }
             }
             Ok(ExitCode::SUCCESS)

@@ -12,10 +12,15 @@ use wire::snapshot::{
 };
 use wire::{Code, ErrorBody, Request};
 
-use super::args::SnapshotVerb;
+use self::args::SnapshotVerb;
+use super::Context;
 use super::job::{self, Followed};
-use super::{Context, restore, show};
 use crate::client::Client;
+
+pub mod args;
+pub mod repo;
+pub mod restore;
+mod show;
 
 /// Runs one verb.
 ///

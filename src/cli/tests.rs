@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{FromArgMatches, error::ErrorKind};
 
-use super::args::{Cli, ConfigVerb, JobStateArg, JobsVerb, ProgressStyle, RepoVerb, SnapshotVerb, Verb};
+use super::args::{Cli, ConfigVerb, JobStateArg, JobsVerb, ProgressStyle, Verb};
+use super::snapshot::args::{RepoVerb, SnapshotVerb};
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -6,5 +6,4 @@ mod hosts;
 mod placing;
 mod residents;
 mod simulation;
-mod slow_state;
 mod standing;

@@ -45,7 +45,8 @@ impl JobContext {
         (Self(Arc::new(inner)), followed)
     }
 
-    /// The job as it was when it was started; `attempts` over 1 says that it is taken up again.
+    /// The job as it was when it was started, without its request, which its body has; `attempts` over 1 says that it is taken up
+    /// again.
     pub fn job(&self) -> &Job {
         &self.0.job
     }

@@ -1,5 +1,6 @@
 //! The runtime as a whole: a house on the in-process bus with concerns that misbehave.
 
+mod follow;
 mod hosts;
 mod jobs;
 mod keeping;

@@ -67,6 +67,7 @@ impl Faulty {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Bus for Faulty {
     async fn request(&self, subject: &Subject, headers: Headers, payload: Bytes) -> Result<Bytes, BusError> {
         let dice = self.throw(self.faults.drop_request_per_mille, self.faults.drop_answer_per_mille);

@@ -1,5 +1,7 @@
 //! The embedded store: the conformance suite, what a process leaves behind, and ids.
 
+mod transitions;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;

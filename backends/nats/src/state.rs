@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use state::{
-    Change, Entry, KEYS_MAX, Key, Kind, LEASE_TTL_MS_MAX, LIST_ENTRIES_MAX, NowMs, Prefix, Result, State, StateError,
-    TOMBSTONES_MAX, Watch,
+    Change, Entry, KEYS_MAX, Key, Kind, LIST_ENTRIES_MAX, NowMs, Prefix, Result, State, StateError, TOMBSTONES_MAX,
+    Watch, rules,
 };
 
 use crate::error::NatsError;
@@ -149,21 +149,11 @@ impl NatsState {
         match self.raw(key).await {
             Err(e) => e,
             Ok(raw) => match raw.and_then(|raw| self.live(key, raw)) {
-                None => missing(key),
-                Some(found) => StateError::new(
-                    Kind::Conflict,
-                    format!(
-                        "key {key} has revision {} and not {revision}; it was left unchanged",
-                        found.revision
-                    ),
-                ),
+                None => rules::missing(key),
+                Some(found) => rules::moved(&found, revision),
             },
         }
     }
-}
-
-fn missing(key: &Key) -> StateError {
-    StateError::new(Kind::NotFound, format!("there is no key {key}; nothing was changed"))
 }
 
 #[async_trait]
@@ -188,10 +178,7 @@ impl State for NatsState {
             return Ok(revision);
         }
         let created = self.decide(key, |found| match found {
-            Some(_) => Err(StateError::new(
-                Kind::Conflict,
-                format!("key {key} exists; it was left unchanged"),
-            )),
+            Some(found) => Err(rules::exists(&found)),
             None => Ok((Write::Value(value.clone()), ())),
         });
         Ok(created.await?.0)
@@ -213,7 +200,7 @@ impl State for NatsState {
             None => {
                 let deleted = self.decide(key, |found| match found {
                     Some(_) => Ok((Write::Deletion, ())),
-                    None => Err(missing(key)),
+                    None => Err(rules::missing(key)),
                 });
                 deleted.await?.0
             }
@@ -265,18 +252,13 @@ impl State for NatsState {
     }
 
     async fn lease(&self, key: &Key, holder: &str, ttl_ms: u64) -> Result<Entry> {
-        if ttl_ms == 0 || ttl_ms > LEASE_TTL_MS_MAX {
-            return Err(StateError::new(
-                Kind::Invalid,
-                format!("a lease of {ttl_ms} ms on key {key} is not given: use 1 to {LEASE_TTL_MS_MAX}"),
-            ));
-        }
+        rules::check_lease(key, ttl_ms)?;
         self.0.clock.refresh(&self.0.lattice, STREAM, &self.0.now_ms).await;
         let value = Bytes::copy_from_slice(holder.as_bytes());
         let (revision, expires_at_ms) = self
             .decide(key, |found| {
                 if let Some(found) = found {
-                    refuse_foreign(&found, holder.as_bytes(), self.now_ms())?;
+                    rules::check_holder(&found, holder.as_bytes(), self.now_ms())?;
                 }
                 let expires_at_ms = self.now_ms().saturating_add(ttl_ms);
                 let lease = Write::Lease {
@@ -297,33 +279,14 @@ impl State for NatsState {
 
     async fn release(&self, key: &Key, holder: &str) -> Result<()> {
         let released = self.decide(key, |found| {
-            let found = found.ok_or_else(|| {
-                StateError::new(
-                    Kind::Conflict,
-                    format!("the lease on key {key} has ended; nothing was released"),
-                )
-            })?;
-            refuse_foreign(&found, holder.as_bytes(), self.now_ms())?;
+            let found = found.ok_or_else(|| rules::lease_over(key))?;
+            rules::check_holder(&found, holder.as_bytes(), self.now_ms())?;
             Ok((Write::Deletion, ()))
         });
         released.await?;
         self.0.compaction.deleted(&self.0.lattice, &self.0.stream);
         Ok(())
     }
-}
-
-fn refuse_foreign(found: &Entry, holder: &[u8], now_ms: u64) -> Result<()> {
-    let key = &found.key;
-    let message = match found.expires_at_ms {
-        None => format!("key {key} is no lease; it was left unchanged"),
-        Some(_) if found.value == holder => return Ok(()),
-        Some(end) => format!(
-            "the lease on key {key} is held by '{}' for {} ms more; it was left unchanged",
-            String::from_utf8_lossy(&found.value),
-            end.saturating_sub(now_ms)
-        ),
-    };
-    Err(StateError::new(Kind::Conflict, message))
 }
 
 /// One watch.

@@ -7,6 +7,7 @@
 //! * [`Database`] is the one file of a state directory (redb): its lock, its version, its transactions. Durable work
 //!   (crate `jobs`) keeps its tables in the same file, for redb admits one process.
 //! * [`Redb`] is [`State`] on a [`Database`]; on [`Database::in_memory`] it is the fake of the tests.
+//! * [`rules`]: what every state refuses, and the words of its errors.
 //! * `conformance` (feature `testing`) is what every implementation has to pass.
 //!
 //! Invariants: a revision is never given twice; a call that returned `Ok` survives `kill -9` and power loss; a watch never
@@ -28,7 +29,10 @@ pub mod decision;
 mod error;
 mod key;
 mod redb_state;
+pub mod rules;
 mod schema;
+#[cfg(any(test, feature = "testing"))]
+mod slow;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +41,8 @@ pub use database::{Database, FILE_NAME, Release};
 pub use error::{Kind, StateError};
 pub use key::{Key, Prefix};
 pub use redb_state::{NowMs, Redb};
+#[cfg(any(test, feature = "testing"))]
+pub use slow::Slow;
 
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, StateError>;

@@ -15,8 +15,8 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 
 use crate::schema::META;
 use crate::{
-    Change, Database, Entry, KEYS_MAX, Key, Kind, LEASE_TTL_MS_MAX, LIST_ENTRIES_MAX, Prefix, Result, State,
-    StateError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Watch,
+    Change, Database, Entry, KEYS_MAX, Key, Kind, LIST_ENTRIES_MAX, Prefix, Result, State, StateError, TOMBSTONES_MAX,
+    Watch, rules,
 };
 
 /// Revision, end of lease in Unix milliseconds (0: none), deleted, value.
@@ -117,21 +117,9 @@ impl<'txn> Tables<'txn> {
         match (expect, self.live(key)?) {
             (Expect::Anything, _) | (Expect::Nothing, None) => Ok(()),
             (Expect::Revision(wanted), Some(found)) if found.revision == *wanted => Ok(()),
-            (Expect::Nothing, Some(found)) => Err(StateError::new(
-                Kind::Conflict,
-                format!(
-                    "key {key} exists already, at revision {}; nothing was written",
-                    found.revision
-                ),
-            )),
-            (Expect::Revision(wanted), Some(found)) => Err(StateError::new(
-                Kind::Conflict,
-                format!(
-                    "key {key} is at revision {}, not {wanted}: someone changed it; nothing was written",
-                    found.revision
-                ),
-            )),
-            (Expect::Revision(_), None) => Err(not_found(key)),
+            (Expect::Nothing, Some(found)) => Err(rules::exists(&found)),
+            (Expect::Revision(wanted), Some(found)) => Err(rules::moved(&found, *wanted)),
+            (Expect::Revision(_), None) => Err(rules::missing(key)),
         }
     }
 
@@ -174,28 +162,13 @@ impl<'txn> Tables<'txn> {
     }
 
     fn put(&mut self, key: &Key, value: &[u8], expect: &Expect, expires_at_ms: u64) -> Result<u64> {
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(StateError::new(
-                Kind::Invalid,
-                format!(
-                    "the value of key {key} has {} bytes; at most {VALUE_BYTES_MAX} are kept; nothing was written",
-                    value.len()
-                ),
-            ));
-        }
+        rules::check_value(key, value)?;
         self.check(key, expect)?;
         if self.kv.len().map_err(redb_error)? >= KEYS_MAX && self.live(key)?.is_none() {
-            return Err(StateError::new(
-                Kind::Full,
-                format!("the state holds {KEYS_MAX} keys, its most; key {key} was not written"),
-            ));
+            return Err(rules::full(key));
         }
         self.write(key, Some(value), expires_at_ms)
     }
-}
-
-fn not_found(key: &Key) -> StateError {
-    StateError::new(Kind::NotFound, format!("key {key} doesn't exist; nothing was written"))
 }
 
 fn live_entry(
@@ -261,7 +234,7 @@ impl State for Redb {
     async fn delete(&self, key: &Key, revision: Option<u64>) -> Result<u64> {
         let key = key.clone();
         self.change(move |t| {
-            let found = t.live(&key)?.ok_or_else(|| not_found(&key))?;
+            let found = t.live(&key)?.ok_or_else(|| rules::missing(&key))?;
             t.check(&key, &Expect::Revision(revision.unwrap_or(found.revision)))?;
             t.write(&key, None, 0)
         })
@@ -313,16 +286,11 @@ impl State for Redb {
     }
 
     async fn lease(&self, key: &Key, holder: &str, ttl_ms: u64) -> Result<Entry> {
-        if ttl_ms == 0 || ttl_ms > LEASE_TTL_MS_MAX {
-            return Err(StateError::new(
-                Kind::Invalid,
-                format!("a lease of {ttl_ms} ms on key {key} is not given: use 1 to {LEASE_TTL_MS_MAX}"),
-            ));
-        }
+        rules::check_lease(key, ttl_ms)?;
         let (key, holder) = (key.clone(), Bytes::copy_from_slice(holder.as_bytes()));
         self.change(move |t| {
             if let Some(found) = t.live(&key)? {
-                refuse_foreign(&found, &holder, t.now_ms)?;
+                rules::check_holder(&found, &holder, t.now_ms)?;
             }
             let expires_at_ms = t.now_ms.saturating_add(ttl_ms);
             let revision = t.put(&key, &holder, &Expect::Anything, expires_at_ms)?;
@@ -339,31 +307,12 @@ impl State for Redb {
     async fn release(&self, key: &Key, holder: &str) -> Result<()> {
         let (key, holder) = (key.clone(), holder.to_owned());
         self.change(move |t| {
-            let found = t.live(&key)?.ok_or_else(|| {
-                StateError::new(
-                    Kind::Conflict,
-                    format!("the lease on key {key} has ended; nothing was released"),
-                )
-            })?;
-            refuse_foreign(&found, holder.as_bytes(), t.now_ms)?;
+            let found = t.live(&key)?.ok_or_else(|| rules::lease_over(&key))?;
+            rules::check_holder(&found, holder.as_bytes(), t.now_ms)?;
             t.write(&key, None, 0).map(|_revision| ())
         })
         .await
     }
-}
-
-fn refuse_foreign(found: &Entry, holder: &[u8], now_ms: u64) -> Result<()> {
-    let key = &found.key;
-    let message = match found.expires_at_ms {
-        None => format!("key {key} is no lease; it was left unchanged"),
-        Some(_) if found.value == holder => return Ok(()),
-        Some(end) => format!(
-            "the lease on key {key} is held by '{}' for {} ms more; it was left unchanged",
-            String::from_utf8_lossy(&found.value),
-            end.saturating_sub(now_ms)
-        ),
-    };
-    Err(StateError::new(Kind::Conflict, message))
 }
 
 /// One watch: where it is, and what it has read ahead.

@@ -221,6 +221,7 @@ impl Cells {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Counting {
     fn url(&self) -> String {
         self.inner.url()

@@ -170,6 +170,7 @@ impl Flaky {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Flaky {
     fn url(&self) -> String {
         self.inner.url()

@@ -39,6 +39,7 @@ impl Prefixed {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Prefixed {
     fn url(&self) -> String {
         format!("{}/{}", self.inner.url(), self.prefix)

@@ -53,6 +53,7 @@ impl Throttled {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Throttled {
     fn url(&self) -> String {
         self.inner.url()

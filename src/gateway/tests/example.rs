@@ -2,7 +2,7 @@
 
 use bus::Received;
 use wire::echo::{EchoRepeat, EchoSaid, EchoSay};
-use wire::job::JobState;
+use wire::job::{JobShow, JobState};
 
 use super::*;
 
@@ -33,7 +33,22 @@ async fn echo_has_a_request_an_event_a_job_a_setting_a_metric_and_an_observed_st
 
     let repeat = EchoRepeat { text: "ho".into() };
     let accepted = bus::call(&*bus, &host, &repeat, Headers::default()).await.unwrap();
-    let job = runtime::follow(&*bus, &host, &accepted.job, |_| {}).await.unwrap();
+    let mut job = bus::call(
+        &*bus,
+        &host,
+        &JobShow {
+            job: accepted.job.clone(),
+        },
+        Headers::default(),
+    )
+    .await
+    .unwrap();
+    while !job.state.is_final() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        job = bus::call(&*bus, &host, &JobShow { job: job.id }, Headers::default())
+            .await
+            .unwrap();
+    }
     let result = serde_json::to_value(EchoSaid { text: "ho ho".into() }).unwrap();
     assert_eq!((job.state, job.result), (JobState::Done, Some(result)));
 

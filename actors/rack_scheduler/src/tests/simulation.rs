@@ -18,11 +18,11 @@ use wire::rack_scheduler::{
 };
 
 use super::asks::{ask, fleet, vms};
-use super::slow_state::SlowState;
 use crate::core::ledger::{PlacementRecord, RackRecord, TenantRecord};
 use crate::engine::{Scheduler, Settings};
 use crate::port::Silent;
 use crate::scenario::Dice;
+use state::Slow;
 
 const SCHEDULERS: usize = 5;
 /// Requests of one scheduler that are under way at once.
@@ -34,7 +34,7 @@ const STEP_MS: u64 = 7;
 type Task = Pin<Box<dyn Future<Output = Option<String>>>>;
 
 struct World {
-    state: Arc<SlowState>,
+    state: Arc<Slow>,
     clock: Arc<ManualClock>,
     dice: Dice,
     schedulers: Vec<Scheduler>,
@@ -51,7 +51,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let state = Arc::new(SlowState::default());
+        let state = Arc::new(Slow::default());
         let clock = Arc::new(ManualClock::new(1_000_000, seed));
         let mut world = Self {
             schedulers: vec![],

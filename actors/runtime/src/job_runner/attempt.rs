@@ -50,7 +50,7 @@ async fn run_traced(inner: &Arc<Inner>, taken: Taken, traced: &Traced) {
     desk.deregister(&ticket.job);
 }
 
-async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops, traced: &Traced) -> Outcome {
+async fn carry_out(inner: &Arc<Inner>, mut job: Job, ticket: &Ticket, stops: &Stops, traced: &Traced) -> Outcome {
     let desk = &inner.desk;
     let kind = inner.work().kinds.rows.get(job.kind.as_str()).cloned();
     let Some((on_crash, body)) = kind else {
@@ -64,7 +64,8 @@ async fn carry_out(inner: &Arc<Inner>, job: Job, ticket: &Ticket, stops: &Stops,
         );
         return Outcome::Failed(ErrorBody::new(Code::Unavailable, message).hint("ask for it again"));
     }
-    let (id, request) = (job.id.clone(), job.request.clone());
+    // it may be large, and the body has it now
+    let (id, request) = (job.id.clone(), job.request.take());
     let (context, progress) = JobContext::new(job, desk.clock.clone(), stops.cancel.clone());
     let reporter = desk
         .tokio

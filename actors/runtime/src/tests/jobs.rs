@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use wire::job::{Job, JobAccepted, JobCancel, JobId, JobList, JobShow, JobState};
 use wire::{Address, Code, ErrorBody, Headers, Request};
 
+use super::follow::follow;
 use super::{Site, eventually, host};
 use crate::job_runner::Runner;
-use crate::{Call, Concern, Effect, House, JobContext, Kinds, Limits, OnCrash, Recover, Routes, follow};
+use crate::{Call, Concern, Effect, House, JobContext, Kinds, Limits, OnCrash, Recover, Routes};
 
 /// Work of the test concern `mill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

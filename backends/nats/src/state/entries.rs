@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
-use state::{Entry, Key, Kind, Result, StateError, VALUE_BYTES_MAX};
+use state::{Entry, Key, Kind, Result, StateError, rules};
 
 use super::keys;
 use crate::acknowledged::{NotKept, keep};
@@ -96,13 +96,7 @@ pub(crate) async fn write(lattice: &Lattice, key: &Key, what: Write, expected: O
             Bytes::new()
         }
     };
-    if value.len() > VALUE_BYTES_MAX {
-        let why = format!(
-            "the value of key {key} has {} bytes; at most {VALUE_BYTES_MAX} are kept; nothing was changed",
-            value.len()
-        );
-        return Err(StateError::new(Kind::Invalid, why));
-    }
+    rules::check_value(key, &value)?;
     if let Some(sequence) = expected {
         headers.insert(EXPECTED, sequence.to_string());
     }

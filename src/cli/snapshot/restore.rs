@@ -10,8 +10,8 @@ use wire::snapshot::{
 use wire::{Code, ErrorBody};
 
 use super::args::RestoreArgs;
-use super::snapshot::{absolute, finish, with_formats};
-use super::{Context, show, table, units};
+use super::{absolute, finish, show, with_formats};
+use crate::cli::{Context, table, units};
 use crate::client::Client;
 
 /// Runs it.

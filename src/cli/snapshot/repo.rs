@@ -7,7 +7,8 @@ use wire::ErrorBody;
 use wire::repo::{RepoInit, RepoRebuildIndex, RepoShow, RepoStats};
 
 use super::args::RepoVerb;
-use super::{Context, show, table};
+use super::show;
+use crate::cli::{Context, table};
 
 /// Runs one verb.
 ///
@@ -26,7 +27,7 @@ pub async fn run(context: &Context, verb: &RepoVerb) -> Result<ExitCode, ErrorBo
     let client = context.connect().await?;
     let repo = context.repo(&client);
     if let RepoVerb::RebuildIndex = verb {
-        let done = super::snapshot::finish(context, &client, &RepoRebuildIndex { repo }, None, show::rebuilt).await;
+        let done = super::finish(context, &client, &RepoRebuildIndex { repo }, None, show::rebuilt).await;
         client.close().await;
         return done;
     }

@@ -1,4 +1,4 @@
-//! Follows a job to its end, over any bus.
+//! Follows a job to its end, over any bus; the command line has its own, with signals and a display.
 
 use std::time::Duration;
 
@@ -15,7 +15,12 @@ const ASK_AFTER_MS: u64 = 1_000;
 ///
 /// # Errors
 /// `not_found`, or what the bus says when the host can't be asked.
-pub async fn follow(bus: &dyn Bus, host: &HostId, id: &JobId, mut changed: impl FnMut(&Job)) -> Result<Job, ErrorBody> {
+pub(super) async fn follow(
+    bus: &dyn Bus,
+    host: &HostId,
+    id: &JobId,
+    mut changed: impl FnMut(&Job),
+) -> Result<Job, ErrorBody> {
     let concern = ConcernName::new(JobChanged::CONCERN).map_err(|e| ErrorBody::new(Code::Internal, e.to_string()))?;
     let filter = EventFilter::Exactly(concern, JobChanged::WHAT.to_owned());
     let mut events = bus.subscribe(filter, EVENTS_QUEUED_DEFAULT).await?;

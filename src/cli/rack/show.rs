@@ -8,9 +8,9 @@ use wire::rack_scheduler::{
     RackListing, Released, Resources, RoomReport, Shortfall, TenantQuota, Unplaced, WhatifReport,
 };
 
-use super::rack_args::TopologyFormat;
-use super::table::{Table, pairs};
-use super::units::{count, size, time};
+use super::args::TopologyFormat;
+use crate::cli::table::{Table, pairs};
+use crate::cli::units::{count, size, time};
 
 fn state(state: PlacementState) -> &'static str {
     match state {

@@ -1,24 +1,24 @@
-//! A state whose every call takes one turn: whoever polls decides who goes next, and a future that is dropped between two
-//! calls is a scheduler that died there.
+//! For tests: a state whose every call takes one turn. Whoever polls decides who goes next, and a future that is dropped between
+//! two calls is a process that died there. It has no watches and no leases.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use crate::{Entry, Key, Kind, Prefix, Result, State, StateError, Watch, rules};
 use async_trait::async_trait;
 use bytes::Bytes;
-use state::{Entry, Key, Kind, Prefix, Result, State, StateError, Watch};
 
 /// See the head of the file.
 #[derive(Debug, Default)]
-pub(super) struct SlowState {
+pub struct Slow {
     kv: Mutex<BTreeMap<String, (u64, Bytes)>>,
     revision: AtomicU64,
     /// Writes so far.
-    pub(super) writes: AtomicU64,
+    pub writes: AtomicU64,
 }
 
 /// Ready at the second poll.
@@ -38,9 +38,9 @@ impl Future for Turn {
     }
 }
 
-impl SlowState {
+impl Slow {
     fn kv(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Bytes)>> {
-        self.kv.lock().unwrap()
+        self.kv.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn write(&self, key: &Key, value: Bytes) -> u64 {
         let revision = self.revision.fetch_add(1, Ordering::SeqCst) + 1;
@@ -50,22 +50,25 @@ impl SlowState {
     }
     fn entry(key: &str, (revision, value): &(u64, Bytes)) -> Entry {
         Entry {
-            key: Key::new(key).unwrap(),
+            key: Key::stored(key),
             value: value.clone(),
             revision: *revision,
             expires_at_ms: None,
         }
     }
-    fn lost(key: &Key, kind: Kind) -> StateError {
-        StateError::new(kind, format!("key {key} changed"))
+    fn found(&self, key: &Key) -> Option<Entry> {
+        self.kv().get(key.as_str()).map(|v| Self::entry(key.as_str(), v))
+    }
+    fn none(what: &str) -> StateError {
+        StateError::new(Kind::Unavailable, format!("this state has no {what}"))
     }
 }
 
 #[async_trait]
-impl State for SlowState {
+impl State for Slow {
     async fn get(&self, key: &Key) -> Result<Option<Entry>> {
         Turn(false).await;
-        Ok(self.kv().get(key.as_str()).map(|v| Self::entry(key.as_str(), v)))
+        Ok(self.found(key))
     }
     async fn put(&self, key: &Key, value: Bytes) -> Result<u64> {
         Turn(false).await;
@@ -73,27 +76,25 @@ impl State for SlowState {
     }
     async fn create(&self, key: &Key, value: Bytes) -> Result<u64> {
         Turn(false).await;
-        if self.kv().contains_key(key.as_str()) {
-            return Err(Self::lost(key, Kind::Conflict));
+        match self.found(key) {
+            Some(found) => Err(rules::exists(&found)),
+            None => Ok(self.write(key, value)),
         }
-        Ok(self.write(key, value))
     }
     async fn update(&self, key: &Key, value: Bytes, revision: u64) -> Result<u64> {
         Turn(false).await;
-        let known = self.kv().get(key.as_str()).map(|(r, _)| *r);
-        match known {
-            Some(known) if known == revision => Ok(self.write(key, value)),
-            Some(_) => Err(Self::lost(key, Kind::Conflict)),
-            None => Err(Self::lost(key, Kind::NotFound)),
+        match self.found(key) {
+            Some(found) if found.revision == revision => Ok(self.write(key, value)),
+            Some(found) => Err(rules::moved(&found, revision)),
+            None => Err(rules::missing(key)),
         }
     }
     async fn delete(&self, key: &Key, revision: Option<u64>) -> Result<u64> {
         Turn(false).await;
-        let known = self.kv().get(key.as_str()).map(|(r, _)| *r);
-        match known {
-            None => Err(Self::lost(key, Kind::NotFound)),
-            Some(known) if revision.is_some_and(|r| r != known) => Err(Self::lost(key, Kind::Conflict)),
-            Some(_) => {
+        match (self.found(key), revision) {
+            (None, _) => Err(rules::missing(key)),
+            (Some(found), Some(wanted)) if found.revision != wanted => Err(rules::moved(&found, wanted)),
+            (Some(_), _) => {
                 self.kv().remove(key.as_str());
                 Ok(self.revision.fetch_add(1, Ordering::SeqCst) + 1)
             }
@@ -112,12 +113,12 @@ impl State for SlowState {
             .collect())
     }
     async fn watch(&self, _: &Prefix, _: u64) -> Result<Watch> {
-        Err(StateError::new(Kind::Unavailable, "this state has no watches"))
+        Err(Self::none("watches"))
     }
-    async fn lease(&self, key: &Key, _: &str, _: u64) -> Result<Entry> {
-        Err(Self::lost(key, Kind::Unavailable))
+    async fn lease(&self, _: &Key, _: &str, _: u64) -> Result<Entry> {
+        Err(Self::none("leases"))
     }
-    async fn release(&self, key: &Key, _: &str) -> Result<()> {
-        Err(Self::lost(key, Kind::Unavailable))
+    async fn release(&self, _: &Key, _: &str) -> Result<()> {
+        Err(Self::none("leases"))
     }
 }
