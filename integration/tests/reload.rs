@@ -157,7 +157,7 @@ fn concerns_live_by_the_new_settings_without_a_restart() {
         let snapshot = concerns.iter().find(|c| c["concern"] == "snapshot").unwrap();
         snapshot["observed"]["asked_total"].as_u64().unwrap()
     };
-    assert_eq!(asked(&status), 1);
+    assert_eq!(asked(&status), 2, "repo init and snapshot ls");
     let said = daemon.reload("[snapshot]\njobs_parallel_max = 3\n[repo]\npack_bytes = 1048576\n");
     assert_eq!(told(&said, "snapshot.jobs_parallel_max")["to"], "3");
     assert_eq!(asked(&daemon.status()), 0, "it was built anew");
