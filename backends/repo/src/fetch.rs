@@ -1,11 +1,12 @@
-//! Reading many blobs with few requests: ranges of packs, coalesced, many in flight, bounded in memory.
+//! Reading many blobs with few requests: ranges of packs, coalesced, many in flight, bounded in memory. They come as they are
+//! stored, and are opened where they are needed: raw bytes are several times as many.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use store::{Spare, Store};
+use store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::blob::{Compression, decompress, decompress_into};
@@ -15,8 +16,8 @@ use crate::{BlobId, RepoError, Result, io};
 
 /// Most range reads at once.
 pub const IN_FLIGHT_LIMIT: usize = 32;
-/// Raw bytes of one range, at most (a single blob may have more): what compresses well must not swell memory.
-const RANGE_RAW_BYTES_MAX: u64 = 16 << 20;
+/// Blobs that are opened in one go where many are wanted opened.
+const OPENED_AT_ONCE: usize = 32;
 /// Unit in which memory is accounted.
 const MEMORY_UNIT_BYTES: u64 = 4 << 10;
 
@@ -25,7 +26,7 @@ const MEMORY_UNIT_BYTES: u64 = 4 << 10;
 pub struct FetchLimits {
     /// Range reads at once; 1 to [`IN_FLIGHT_LIMIT`].
     pub in_flight_max: usize,
-    /// Stored and raw bytes held in memory until they are taken.
+    /// Stored bytes held in memory until they are taken.
     pub memory_bytes_max: u64,
     /// Largest gap between blobs that is read along, in bytes.
     pub gap_bytes_max: u64,
@@ -72,7 +73,7 @@ pub(crate) struct FetchRange {
 
 impl FetchRange {
     fn memory_units(&self, limits: &FetchLimits) -> u32 {
-        let units = (self.end - self.start + self.raw).div_ceil(MEMORY_UNIT_BYTES);
+        let units = (self.end - self.start).div_ceil(MEMORY_UNIT_BYTES);
         units.clamp(1, memory_units(limits)) as u32
     }
 }
@@ -108,8 +109,7 @@ impl FetchPlan {
                 let waste = length.saturating_sub(last.useful + useful);
                 let fits = start.saturating_sub(last.end) <= limits.gap_bytes_max
                     && waste * 1000 <= length * limits.waste_permille_max
-                    && length <= limits.range_bytes_max
-                    && last.raw + raw <= RANGE_RAW_BYTES_MAX;
+                    && length <= limits.range_bytes_max;
                 if fits {
                     last.end = last.end.max(end);
                     last.raw += raw;
@@ -177,59 +177,100 @@ pub(crate) fn open_blob(key: &[u8; 32], pack: &PackName, entry: &Entry, stored: 
     Ok(raw)
 }
 
-/// The raw bytes of all blobs of a range, each checked against its id, in one piece of `spare` memory; what is stored raw
-/// stays where it was read to.
-fn open_range(key: &[u8; 32], range: &FetchRange, stored: &Bytes, spare: &Arc<Spare>) -> Result<Vec<(BlobId, Bytes)>> {
-    let packed = |entry: &&Entry| entry.compression != Compression::None;
-    let mut raw = spare.lend(range.entries.iter().filter(packed).map(|e| e.raw as usize).sum());
-    let (mut rest, mut at) = (raw.bytes_mut(), 0);
-    let mut places = Vec::with_capacity(range.entries.len());
-    for entry in &range.entries {
-        let from = (u64::from(entry.offset) - range.start) as usize;
-        let stored = stored.slice(from..from + entry.stored as usize);
-        if !packed(&entry) {
-            places.push(Err(open_blob(key, &range.pack, entry, stored)?));
-            continue;
-        }
-        let (own, after) = rest.split_at_mut(entry.raw as usize);
-        decompress_into(entry.compression, &stored, own)
-            .and_then(|()| matches_id(key, entry, own))
-            .map_err(|why| damaged(&range.pack, entry, &why))?;
-        places.push(Ok(at..at + own.len()));
-        (rest, at) = (after, at + own.len());
-    }
-    let raw = raw.freeze();
-    let bytes = places.into_iter().map(|place| match place {
-        Ok(place) => raw.slice(place),
-        Err(bytes) => bytes,
-    });
-    Ok(range.entries.iter().map(|e| e.id).zip(bytes).collect())
+/// A blob as it came from the store: neither opened nor checked.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    source: Arc<Source>,
+    entry: Entry,
+    bytes: Bytes,
 }
 
-/// Reads one range and checks what lies in it, off the async threads.
-async fn read_range(
-    store: &Arc<dyn Store>,
+/// What the blobs of a range have in common.
+#[derive(Debug)]
+struct Source {
     key: [u8; 32],
-    range: FetchRange,
-    decoding: Arc<Decoding>,
-) -> Result<Vec<(BlobId, Bytes)>> {
+    pack: PackName,
+}
+
+impl Stored {
+    /// The id that it should have.
+    pub fn id(&self) -> BlobId {
+        self.entry.id
+    }
+    /// Its raw bytes, checked against its id: in `memory`, which grows as needed, or where they came, if they are stored raw.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming pack and place.
+    pub fn open_in<'a>(&'a self, memory: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let (entry, fail) = (&self.entry, |why: String| damaged(&self.source.pack, &self.entry, &why));
+        let len = entry.raw as usize;
+        let raw = match entry.compression {
+            Compression::None if self.bytes.len() == len => &self.bytes[..],
+            compression => {
+                if memory.len() < len {
+                    memory.resize(len, 0);
+                }
+                decompress_into(compression, &self.bytes, &mut memory[..len]).map_err(fail)?;
+                &memory[..len]
+            }
+        };
+        matches_id(&self.source.key, entry, raw).map_err(fail)?;
+        Ok(raw)
+    }
+    /// Its raw bytes, checked against its id, in memory of their own.
+    ///
+    /// # Errors
+    /// As [`Stored::open_in`].
+    pub fn open(&self) -> Result<Bytes> {
+        open_blob(&self.source.key, &self.source.pack, &self.entry, self.bytes.clone())
+    }
+}
+
+/// Reads one range.
+async fn read_range(store: &Arc<dyn Store>, key: [u8; 32], range: FetchRange) -> Result<Vec<Stored>> {
     let stored = io::get_range(store, &range.pack.key(), range.start..range.end)
         .await
         .map_err(|e| RepoError::of_referenced(e).at(range.start))?;
-    // never closed
-    let _turn = decoding.turns.acquire().await;
-    let spare = decoding.spare.clone();
-    io::blocking("fetch", move || open_range(&key, &range, &stored, &spare)).await
+    let source = Arc::new(Source { key, pack: range.pack });
+    let blob = |entry: Entry| {
+        let from = (u64::from(entry.offset) - range.start) as usize;
+        Stored {
+            source: source.clone(),
+            bytes: stored.slice(from..from + entry.stored as usize),
+            entry,
+        }
+    };
+    Ok(range.entries.into_iter().map(blob).collect())
 }
 
-/// What opening ranges shares: raw bytes are several times the stored ones, so no more ranges are opened at once than there are
-/// cores to do it, and the rest wait as they came.
-struct Decoding {
-    turns: Semaphore,
-    spare: Arc<Spare>,
-}
+type Batch = (Result<Vec<Stored>>, OwnedSemaphorePermit);
 
-type Batch = (Result<Vec<(BlobId, Bytes)>>, OwnedSemaphorePermit);
+/// As [`run`], each blob opened and checked, off the async threads.
+pub(crate) fn run_opened(
+    store: Arc<dyn Store>,
+    key: [u8; 32],
+    plan: FetchPlan,
+    limits: FetchLimits,
+) -> BoxStream<'static, Result<(BlobId, Bytes)>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let open = |batch: Vec<Result<Stored>>| {
+        io::blocking("fetch", move || {
+            let open = |stored: Result<Stored>| stored.and_then(|s| Ok((s.id(), s.open()?)));
+            Ok(batch.into_iter().map(open).collect::<Vec<_>>())
+        })
+    };
+    run(store, key, plan, limits)
+        .ready_chunks(OPENED_AT_ONCE)
+        .map(open)
+        .buffered(cores)
+        .flat_map(|opened| stream::iter(opened.unwrap_or_else(|e| vec![Err(e)])))
+        // the first error is the last item
+        .scan(false, |failed, blob| {
+            let ended = std::mem::replace(failed, blob.is_err() || *failed);
+            async move { (!ended).then_some(blob) }
+        })
+        .boxed()
+}
 
 /// Runs a plan. Blobs come unordered, each once; the first error ends the stream.
 pub(crate) fn run(
@@ -237,14 +278,14 @@ pub(crate) fn run(
     key: [u8; 32],
     plan: FetchPlan,
     limits: FetchLimits,
-) -> BoxStream<'static, Result<(BlobId, Bytes)>> {
+) -> BoxStream<'static, Result<Stored>> {
     let (send, receive) = mpsc::channel::<Batch>(IN_FLIGHT_LIMIT);
     tokio::spawn(tracing::Instrument::in_current_span(drive(
         store, key, plan, limits, send,
     )));
     stream::unfold(receive, |mut receive| async move {
         let (batch, held) = receive.recv().await?;
-        let items: Vec<Result<(BlobId, Bytes)>> = match batch {
+        let items: Vec<Result<Stored>> = match batch {
             Ok(blobs) => blobs.into_iter().map(Ok).collect(),
             Err(e) => {
                 receive.close();
@@ -265,11 +306,6 @@ pub(crate) fn run(
 async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: FetchLimits, send: mpsc::Sender<Batch>) {
     let memory = Arc::new(Semaphore::new(memory_units(&limits) as usize));
     let requests = Arc::new(Semaphore::new(limits.in_flight_max.clamp(1, IN_FLIGHT_LIMIT)));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let decoding = Arc::new(Decoding {
-        turns: Semaphore::new(cores),
-        spare: Arc::new(Spare::new(limits.memory_bytes_max, RANGE_RAW_BYTES_MAX as usize)),
-    });
     let mut tasks = tokio::task::JoinSet::new();
     for range in plan.ranges {
         let units = range.memory_units(&limits);
@@ -281,10 +317,10 @@ async fn drive(store: Arc<dyn Store>, key: [u8; 32], plan: FetchPlan, limits: Fe
             permits = permits => match permits { Some(permits) => permits, None => break },
             () = send.closed() => break,
         };
-        let (store, send, decoding) = (store.clone(), send.clone(), decoding.clone());
+        let (store, send) = (store.clone(), send.clone());
         tasks.spawn(async move {
             // a task that dies must not let its blobs be missing in silence
-            let batch = match tokio::spawn(async move { read_range(&store, key, range, decoding).await }).await {
+            let batch = match tokio::spawn(async move { read_range(&store, key, range).await }).await {
                 Ok(batch) => batch,
                 Err(e) => Err(RepoError::internal("fetch", e)),
             };

@@ -35,7 +35,7 @@ pub use cache::Cache;
 pub use config::{FORMAT_VERSION, RepoConfig, RepoParams};
 pub use doc::{BlobRef, DiskEntry, SnapshotDoc, SnapshotDraft, SnapshotId};
 pub use error::{Kind, RepoError};
-pub use fetch::{FetchLimits, FetchPlan};
+pub use fetch::{FetchLimits, FetchPlan, Stored};
 pub use id::BlobId;
 pub use manifest::{ChunkRef, ManifestRef, NodeSource};
 pub use repo::{Progress, Repo, RepoCounts, SnapshotPage, Snapshots};

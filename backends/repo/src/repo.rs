@@ -10,7 +10,7 @@ pub use wire::repo::RepoCounts;
 
 use crate::cache::{Cache, RepoCache};
 use crate::config::{CONFIG_BYTES_MAX, CONFIG_KEY, RepoParams, honours};
-use crate::fetch::{self, open_blob};
+use crate::fetch::{self, Stored, open_blob};
 use crate::index::{Hit, Index};
 use crate::{
     BlobId, FetchLimits, FetchPlan, Kind, RepoConfig, RepoError, Result, Session, SessionLimits, SnapshotDoc, io,
@@ -226,6 +226,10 @@ impl Repo {
     /// Runs a plan: blobs come unordered, each once, checked. The first error ends the stream. Must be called within
     /// tokio; dropping the stream ends the work.
     pub fn fetch(&self, plan: FetchPlan, limits: &FetchLimits) -> BoxStream<'static, Result<(BlobId, Bytes)>> {
+        fetch::run_opened(self.store().clone(), self.inner.config.key, plan, limits.clone())
+    }
+    /// As [`Repo::fetch`], each blob as it is stored, to be opened by whoever takes it.
+    pub fn fetch_stored(&self, plan: FetchPlan, limits: &FetchLimits) -> BoxStream<'static, Result<Stored>> {
         fetch::run(self.store().clone(), self.inner.config.key, plan, limits.clone())
     }
 

@@ -29,8 +29,7 @@ pub struct Lent {
 }
 
 impl Spare {
-    /// Pieces of `piece_bytes` (more where more is asked for); at most `bytes_max` bytes of them wait. A piece costs what of it
-    /// was ever used: the system gives pages when they are touched.
+    /// Pieces of `piece_bytes`, more or much less where that is asked for; at most `bytes_max` bytes of them wait.
     pub fn new(bytes_max: u64, piece_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -42,6 +41,13 @@ impl Spare {
         // nothing panics under this lock
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// How large a new piece is that holds `len` bytes: what is much less than a piece doesn't cost a whole one.
+    fn size_of(&self, len: usize) -> usize {
+        match len.checked_next_power_of_two() {
+            Some(size) if size < self.piece_bytes => size,
+            _ => len.max(self.piece_bytes),
+        }
+    }
     /// `len` bytes of any content.
     pub fn lend(self: &Arc<Self>, len: usize) -> Lent {
         let mut state = self.state();
@@ -52,8 +58,7 @@ impl Spare {
         state.waiting_bytes -= waited.as_ref().map_or(0, Vec::len);
         drop(state);
         Lent {
-            // zeros from the system, which are not written: that would touch every page
-            memory: waited.unwrap_or_else(|| vec![0; len.max(self.piece_bytes)]),
+            memory: waited.unwrap_or_else(|| vec![0; self.size_of(len)]),
             len,
             home: self.clone(),
         }
@@ -106,9 +111,9 @@ mod tests {
         let (a, b, c) = (spare.lend(600), spare.lend(250), spare.lend(200));
         assert_eq!((a.as_ref().len(), b.as_ref().len()), (600, 250));
         drop((a, b));
-        assert_eq!(held(), [600, 300]);
+        assert_eq!(held(), [600, 256]);
         drop(c); // would be more than is kept
-        assert_eq!(held(), [600, 300]);
+        assert_eq!(held(), [600, 256]);
         let mut small = spare.lend(250);
         small.bytes_mut().fill(1);
         assert_eq!((small.as_ref().len(), held()), (250, vec![600]), "what came back last");
@@ -121,7 +126,7 @@ mod tests {
         drop(shared);
         assert_eq!(held(), [600], "a part of it is in use");
         drop(part);
-        assert_eq!(held(), [600, 300]);
+        assert_eq!(held(), [600, 256]);
         assert_eq!(spare.lend(0).as_ref(), b"");
         drop(still);
         assert_eq!((held(), spare.state().waiting_bytes), (vec![], 0), "nothing is lent");

@@ -193,7 +193,7 @@ pub fn export(
                         let why = format!("chunk {id} has {} bytes, but the manifest says {}", data.len(), at.len);
                         return Err(SnapshotError::new(Kind::Corrupt, why).hint("windlass snapshot verify"));
                     }
-                    target.write_at(&path, &data, at.offset)?;
+                    target.write_at(&path, data, at.offset)?;
                     progress.add(data.len() as u64);
                 }
                 Ok(())

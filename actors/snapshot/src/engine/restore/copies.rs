@@ -187,7 +187,7 @@ impl Run<'_> {
             fetched
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .insert(id, data);
+                .insert(id, Bytes::copy_from_slice(data));
             Ok(())
         })?;
         Ok(fetched.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))

@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures::StreamExt;
-use repo::{BlobId, FetchLimits, Repo};
+use repo::{BlobId, FetchLimits, Repo, Stored};
 use tokio::runtime::Handle;
 
 use super::{Run, parallel};
@@ -22,7 +21,7 @@ pub(crate) struct Fetched {
     pub(crate) raw_bytes: u64,
 }
 
-/// Fetches `ids` (each once) and hands each chunk, checked, to `take` on one of `threads` threads.
+/// Fetches `ids` (each once) and hands each chunk to `take`, opened and checked on one of `threads` threads.
 pub(crate) fn fetch_into(
     repo: &Repo,
     handle: &Handle,
@@ -30,7 +29,7 @@ pub(crate) fn fetch_into(
     threads: usize,
     progress: &Progress,
     ids: &[BlobId],
-    take: impl Fn(BlobId, Bytes) -> Result<()> + Sync,
+    take: impl Fn(BlobId, &[u8]) -> Result<()> + Sync,
 ) -> Result<Fetched> {
     let plan = repo.plan_fetch(ids, limits)?;
     let fetched = Fetched {
@@ -39,8 +38,8 @@ pub(crate) fn fetch_into(
         raw_bytes: plan.raw_bytes(),
     };
     let _entered = handle.enter();
-    let mut chunks = repo.fetch(plan, limits);
-    let (send, receive) = crossbeam_channel::bounded::<(BlobId, Bytes)>(QUEUE_CHUNKS_MAX);
+    let mut chunks = repo.fetch_stored(plan, limits);
+    let (send, receive) = crossbeam_channel::bounded::<Stored>(QUEUE_CHUNKS_MAX);
     let failed: Mutex<Option<SnapshotError>> = Mutex::new(None);
     let fail = |error| {
         failed
@@ -55,8 +54,11 @@ pub(crate) fn fetch_into(
             let (receive, take, fail, span) = (receive.clone(), &take, &fail, &span);
             scope.spawn(move || {
                 let _in_trace = span.enter();
-                for (id, data) in receive {
-                    if let Err(error) = take(id, data) {
+                // of this thread, so that what is opened is still in its core's cache when it is taken
+                let mut memory = Vec::new();
+                for stored in receive {
+                    let opened = stored.open_in(&mut memory).map_err(SnapshotError::from);
+                    if let Err(error) = opened.and_then(|data| take(stored.id(), data)) {
                         fail(error);
                         return;
                     }
@@ -106,7 +108,7 @@ impl Run<'_> {
     pub(super) fn fetch_ids(
         &mut self,
         ids: &[BlobId],
-        take: impl Fn(BlobId, Bytes) -> Result<()> + Sync,
+        take: impl Fn(BlobId, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         let with = &self.with;
         let threads = with.options.threads;
@@ -180,7 +182,7 @@ impl Run<'_> {
         self.fetch_ids(&ids, |id, data| {
             let found = wanting.binary_search_by_key(&id, |one| one.id).ok();
             for place in found.iter().flat_map(|at| &wanting[*at].places) {
-                with.disk.write_at(&data, plan.place(*place).offset)?;
+                with.disk.write_at(data, plan.place(*place).offset)?;
                 with.progress.add(data.len() as u64);
             }
             Ok(())
