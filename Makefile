@@ -70,6 +70,8 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --bench rack_lattice --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 1 200 medium \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 5 --budget-s 60
+	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 2 200 large \
+	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 15 --budget-s 120
 
 audit: ## Licences, bans and duplicate versions (needs cargo-deny; advisories need the internet)
 	$(CARGO) deny --all-features check licenses bans sources

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use serde_json::json;
@@ -12,9 +13,9 @@ use wire::rack_scheduler::{Divide, RackAsk, VmSpec};
 
 use windlass_rack_scheduler::core::amounts::{Amounts, DIMS};
 use windlass_rack_scheduler::core::ask::Ask;
-use windlass_rack_scheduler::core::inventory::{Fits, HostSeed, Inventory, RackSeed};
-use windlass_rack_scheduler::core::place::{Plan, place};
-use windlass_rack_scheduler::scenario::{Dice, Size, instance};
+use windlass_rack_scheduler::core::inventory::{Fits, HostSeed, Inventory, RackSeed, carrying};
+use windlass_rack_scheduler::core::place::{Plan, broken, place};
+use windlass_rack_scheduler::scenario::{Dice, Size, planted_instance};
 
 /// Sizes of VMs and their share in percent. Assumed: that small ones dominate, as in the public Azure traces (the packing trace of
 /// Hadary et al., "Protean", OSDI 2020, tells resources as shares of a machine, in an SQLite file that isn't in this repository).
@@ -428,7 +429,7 @@ fn dump(seed: u64, count: u64, size: &str) {
             "large" => Size::large(&mut dice),
             _ => Size::medium(&mut dice),
         };
-        let (inventory, request) = instance(&mut dice, size);
+        let (inventory, request, planted) = planted_instance(&mut dice, size);
         let Ok(ask) = Ask::check(&inventory, &request) else {
             continue;
         };
@@ -439,25 +440,39 @@ fn dump(seed: u64, count: u64, size: &str) {
             .flat_map(|a| (0..a).map(move |b| (b, a)))
             .filter(|(a, b)| ask.apart[*a][*b])
             .collect();
+        let mut on_host: HashMap<(u32, usize), u32> = HashMap::new();
+        for take in &plan.takes {
+            *on_host.entry((take.group, take.host)).or_default() += take.count;
+        }
         let line = json!({
             "seed": seed,
             "fill": size.fill_percent,
+            "planted": planted,
             "hosts": (0..inventory.hosts.len()).map(|h| {
                 let rack = &inventory.racks[inventory.rack_of(h) as usize];
-                json!({"rack": inventory.rack_of(h), "row": rack.row, "zone": rack.zone, "room": inventory.room(h).0})
+                json!({"rack": inventory.rack_of(h), "row": rack.row, "zone": rack.zone, "room": inventory.room(h).0, "labels": inventory.label_set(h)})
             }).collect::<Vec<_>>(),
             "classes": ask.classes.iter().map(|c| c.needs.0).collect::<Vec<[u32; DIMS]>>(),
+            // the sets of labels that will do for each class; null: all
+            "carries": ask.classes.iter().map(|c| carrying(&inventory, &c.labels)).collect::<Vec<_>>(),
             "groups": ask.groups.iter().map(|g| g.counts.clone()).collect::<Vec<_>>(),
+            "allowed": (0..ask.groups.len()).map(|g| {
+                (0..inventory.racks.len() as u32).filter(|r| ask.allows(g, *r)).collect::<Vec<_>>()
+            }).collect::<Vec<_>>(),
             "apart": apart,
             "together": ask.together,
             "near_row": ask.near_row,
             "near_zone": ask.near_zone,
+            "wishes": ask.wishes.iter().map(|w| json!({"kind": w.kind, "groups": w.groups})).collect::<Vec<_>>(),
             "per_host": (ask.per_host < u32::MAX).then_some(ask.per_host),
+            "per_host_preferred": ask.per_host_preferred,
             "best_effort": ask.best_effort,
             "ours": {
                 "fits": plan.fits(),
                 "racks": plan.racks(),
                 "placed": plan.takes.iter().map(|t| t.count).sum::<u32>(),
+                "broken": broken(&inventory, &ask, &plan.homes),
+                "per_host_kept": on_host.values().all(|n| *n <= ask.per_host),
                 "exhausted": plan.exhausted,
                 "ms": ms,
             },

@@ -1,8 +1,9 @@
-//! Committed single-rack requests a second through the lattice: three schedulers, each with a connection and a runtime's tasks
-//! of its own, on one NATS server that syncs every write (or on a cluster of three), beside what the same server takes of bare
-//! compare-and-sets.
+//! Committed single-rack requests a second through the lattice, on one NATS server that syncs every write (or on a cluster of
+//! three), beside what the same server takes of bare compare-and-sets. First over the bus: three daemons of the binary, asked by
+//! messages from outside, from the request to its answer. Then from `Scheduler::place` on: three schedulers in this process, each
+//! with a connection of its own.
 //!
-//! `cargo bench -p windlass-rack_scheduler --bench rack_lattice`; `WINDLASS_RACK_LATTICE_SERVERS=3` takes a cluster,
+//! Needs the binary, `cargo build --release --bin windlass`. `cargo bench -p windlass-rack_scheduler --bench rack_lattice`; `WINDLASS_RACK_LATTICE_SERVERS=3` takes a cluster,
 //! `WINDLASS_RACK_LATTICE_REQUESTS` says how many requests, `WINDLASS_RACK_LATTICE_AT_ONCE` how many of each scheduler are under way.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
@@ -14,14 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bus::Bus;
 use bytes::Bytes;
 use futures::StreamExt;
 use integration::nats::{Cluster, Server};
+use integration::process::{Running, Windlass};
 use integration::scratch::Scratch;
 use runtime::{Clock, SystemClock};
 use state::{Key, State};
-use wire::HostId;
-use wire::rack_scheduler::{HostArg, HostState, InventoryArg, Placement, RackAsk, RackLoad, Resources, VmSpec};
+use wire::rack_scheduler::{
+    HostArg, HostState, InventoryArg, Placement, RackAsk, RackLoad, RackPlace, Resources, VmSpec,
+};
+use wire::{Code, Headers, HostId};
 
 use windlass_rack_scheduler::Result;
 use windlass_rack_scheduler::engine::{Scheduler, Settings};
@@ -37,13 +42,16 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-async fn lattice_state(url: &str, clock: &Arc<dyn Clock>) -> Arc<dyn State> {
+async fn lattice(url: &str) -> nats::Lattice {
     let settings = nats::Settings {
         servers: url.split(',').map(str::to_owned).collect(),
         ..nats::Settings::default()
     };
-    let lattice = nats::Lattice::connect(settings, PATIENCE).await.expect("a connection");
-    let state = nats::NatsState::open(&lattice, runtime::state_clock(clock)).await;
+    nats::Lattice::connect(settings, PATIENCE).await.expect("a connection")
+}
+
+async fn lattice_state(url: &str, clock: &Arc<dyn Clock>) -> Arc<dyn State> {
+    let state = nats::NatsState::open(&lattice(url).await, runtime::state_clock(clock)).await;
     Arc::new(state.expect("a state"))
 }
 
@@ -136,11 +144,124 @@ async fn ceiling(url: &str) {
     );
 }
 
+/// Three daemons, and a connection to ask over.
+struct Daemons {
+    bus: Arc<dyn Bus>,
+    running: Vec<(HostId, Running)>,
+}
+
+impl Daemons {
+    async fn start(url: &str, scratch: &Scratch) -> Self {
+        let mut running = Vec::new();
+        for n in 0..SCHEDULERS {
+            let id = format!("d{n}");
+            let windlass = Windlass::new(&scratch.join(&id)).expect("the binary: cargo build --release --bin windlass");
+            let windlass = windlass.env("WINDLASS_NATS", url).env("WINDLASS_HOST_ID", &id);
+            let daemon = windlass.spawn(&["serve"]).expect("it starts");
+            let said = daemon.wait_for_line(Duration::from_secs(60), |line| line.contains("serving"));
+            said.expect("it serves");
+            running.push((HostId::new(&id).expect("a token"), daemon));
+        }
+        let identity = nats::Identity {
+            version: "bench".into(),
+            started_at: "2026-01-01T00:00:00Z".into(),
+        };
+        let bus = nats::NatsBus::open(&lattice(url).await, identity).await.expect("a bus");
+        Self {
+            bus: Arc::new(bus),
+            running,
+        }
+    }
+    async fn counted(&self) -> [u64; 4] {
+        let mut sums = [0; 4];
+        for (host, _) in &self.running {
+            let status = bus::call(&*self.bus, host, &wire::house::Status {}, Headers::default()).await;
+            let status = status.expect("a status");
+            let concern = status.concerns.iter().find(|c| c.concern == "rack_scheduler");
+            let observed = &concern.expect("the concern").observed;
+            for (sum, name) in sums.iter_mut().zip([
+                "rack_writes_total",
+                "conflicts_total",
+                "replanned_total",
+                "committed_total",
+            ]) {
+                *sum += observed[name].as_u64().expect("a count");
+            }
+        }
+        sums
+    }
+    fn end(self) {
+        for (_, daemon) in &self.running {
+            daemon.terminate().expect("a signal");
+        }
+        for (host, daemon) in self.running {
+            let ended = daemon.wait(Duration::from_secs(60)).expect("it ends");
+            assert!(ended.status.success(), "{host}: {ended:?}");
+        }
+    }
+}
+
+fn request(seed: u64) -> RackAsk {
+    RackAsk {
+        vms: vec![VmSpec {
+            count: 2,
+            vcpus: 4,
+            memory_mib: 8192,
+            ..VmSpec::default()
+        }],
+        seed,
+        ..RackAsk::default()
+    }
+}
+
+/// From the request message to the answer; whichever daemon takes it.
+async fn over_the_bus(daemons: &Daemons, count: u64, at_once: usize, with_ids: bool) -> Run {
+    let host = HostId::new("asker").expect("a token");
+    let begun = Instant::now();
+    let requests = (0..count).map(|n| {
+        let (bus, host) = (daemons.bus.clone(), host.clone());
+        async move {
+            let asked = Instant::now();
+            let headers = Headers {
+                timeout_ms: Some(60_000),
+                request_id: with_ids.then(|| format!("bus-{at_once}-{n}")),
+                ..Headers::default()
+            };
+            let ask = RackPlace { ask: request(n) };
+            let answer = bus::call(&*bus, &host, &ask, headers).await;
+            (answer, asked.elapsed().as_secs_f64() * 1e3)
+        }
+    });
+    let answers = futures::stream::iter(requests)
+        .buffer_unordered(at_once)
+        .collect::<Vec<_>>()
+        .await;
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut run = Run {
+        placed: BTreeMap::new(),
+        refused: 0,
+        seconds,
+        took_ms: vec![],
+    };
+    for (answer, took_ms) in answers {
+        run.took_ms.push(took_ms);
+        match answer {
+            Ok(placement) => drop(run.placed.insert(placement.id.clone(), placement)),
+            Err(error) if matches!(error.code, Code::Busy) => run.refused += 1,
+            Err(error) => panic!("refused for good: {error:?}"),
+        }
+    }
+    run.took_ms.sort_by(f64::total_cmp);
+    run
+}
+
 /// What a run came to.
 struct Run {
     placed: BTreeMap<String, Placement>,
     refused: usize,
     seconds: f64,
+    /// From each request's message to its answer, sorted; empty where no message was sent.
+    took_ms: Vec<f64>,
 }
 
 async fn run(schedulers: &[Scheduler], each: u64, at_once: usize, with_ids: bool) -> Run {
@@ -151,16 +272,7 @@ async fn run(schedulers: &[Scheduler], each: u64, at_once: usize, with_ids: bool
                 let scheduler = scheduler.clone();
                 // a task for each request, as each message has one in the daemon
                 let placing = tokio::spawn(async move {
-                    let request = RackAsk {
-                        vms: vec![VmSpec {
-                            count: 2,
-                            vcpus: 4,
-                            memory_mib: 8192,
-                            ..VmSpec::default()
-                        }],
-                        seed: r * SCHEDULERS as u64 + n as u64,
-                        ..RackAsk::default()
-                    };
+                    let request = request(r * SCHEDULERS as u64 + n as u64);
                     let id = with_ids.then(|| format!("request-{at_once}-{n}-{r}"));
                     scheduler.place(&request, id.as_deref()).await
                 });
@@ -186,11 +298,11 @@ async fn run(schedulers: &[Scheduler], each: u64, at_once: usize, with_ids: bool
         placed,
         refused,
         seconds: begun.elapsed().as_secs_f64(),
+        took_ms: vec![],
     }
 }
 
-fn report(what: &str, run: &Run, schedulers: &[Scheduler], before: [u64; 4]) {
-    let counts = counted(schedulers);
+fn report(what: &str, run: &Run, counts: [u64; 4], before: [u64; 4]) {
     let [writes, lost, replanned, _] = std::array::from_fn(|n| counts[n] - before[n]);
     let done = run.placed.len() as f64;
     println!(
@@ -203,6 +315,14 @@ fn report(what: &str, run: &Run, schedulers: &[Scheduler], before: [u64; 4]) {
         replanned as f64 / done.max(1.0),
         run.refused,
     );
+    if let Some(most) = run.took_ms.last() {
+        let at = |percent: usize| run.took_ms[run.took_ms.len() * percent / 100];
+        println!(
+            "  from message to answer: p50 {:.1} ms, p99 {:.1} ms, most {most:.1} ms",
+            at(50),
+            at(99)
+        );
+    }
 }
 
 fn counted(schedulers: &[Scheduler]) -> [u64; 4] {
@@ -272,18 +392,38 @@ async fn main() {
     for scheduler in &schedulers {
         scheduler.refresh().await.expect("a state");
     }
-    let each = number("REQUESTS", 12_000) / SCHEDULERS as u64;
+    let count = number("REQUESTS", 12_000);
     let mut placed = BTreeMap::new();
-    for at_once in [number("AT_ONCE", 64) as usize, 16] {
+    let under_way = [number("AT_ONCE", 64) as usize, 16];
+    let daemons = Daemons::start(&url, &scratch).await;
+    // the daemons read the inventory, and warm up
+    placed.extend(over_the_bus(&daemons, 300, 16, false).await.placed);
+    for at_once in under_way {
+        for with_ids in [false, true] {
+            let before = daemons.counted().await;
+            let some = if with_ids { count / 4 } else { count };
+            let run = over_the_bus(&daemons, some, SCHEDULERS * at_once, with_ids).await;
+            let ids = if with_ids { ", with request ids" } else { "" };
+            let what = format!("over the bus, {} under way{ids}", SCHEDULERS * at_once);
+            report(&what, &run, daemons.counted().await, before);
+            placed.extend(run.placed);
+        }
+    }
+    daemons.end();
+    for scheduler in &schedulers {
+        scheduler.refresh().await.expect("a state");
+    }
+    let each = count / SCHEDULERS as u64;
+    for at_once in under_way {
         for with_ids in [false, true] {
             let before = counted(&schedulers);
             let some = if with_ids { each / 4 } else { each };
             let run = run(&schedulers, some, at_once, with_ids).await;
             let what = match with_ids {
-                false => format!("{at_once} of each under way"),
-                true => format!("{at_once} of each under way, with request ids"),
+                false => format!("from Scheduler::place on, {at_once} of each under way"),
+                true => format!("from Scheduler::place on, {at_once} of each under way, with request ids"),
             };
-            report(&what, &run, &schedulers, before);
+            report(&what, &run, counted(&schedulers), before);
             placed.extend(run.placed);
         }
     }

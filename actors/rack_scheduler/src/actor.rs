@@ -116,6 +116,7 @@ impl Concern for RackScheduler {
         json!({
             "asked_total": self.asked,
             "committed_total": counts.committed.load(Ordering::Relaxed),
+            "rack_writes_total": counts.rack_writes.load(Ordering::Relaxed),
             "conflicts_total": counts.conflicts.load(Ordering::Relaxed),
             "replanned_total": counts.replanned.load(Ordering::Relaxed),
             "settled_for_others_total": counts.settled_for_others.load(Ordering::Relaxed),

@@ -81,23 +81,28 @@ impl Amounts {
         sums_to_wire(&self.times(1))
     }
     /// Nothing at all.
+    #[inline]
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|a| *a == 0)
     }
     /// This fits into `room`.
+    #[inline]
     pub fn fits(&self, room: &Amounts) -> bool {
         self.0.iter().zip(&room.0).all(|(a, r)| a <= r)
     }
     /// How often this fits into `room`, at most `most`.
+    #[inline]
     pub fn times_in(&self, room: &Amounts, most: u32) -> u32 {
         let per_dim = self.0.iter().zip(&room.0).filter(|(a, _)| **a > 0);
         per_dim.map(|(a, r)| r / a).fold(most, u32::min)
     }
     /// `count` of these, in sum.
+    #[inline]
     pub fn times(&self, count: u32) -> Sums {
         self.0.map(|a| u64::from(a) * u64::from(count))
     }
     /// Takes `count` of `other` off; what would be below nothing is nothing.
+    #[inline]
     pub fn take(&mut self, other: &Amounts, count: u32) {
         for (mine, theirs) in self.0.iter_mut().zip(other.times(count)) {
             *mine = u32::try_from(u64::from(*mine).saturating_sub(theirs)).unwrap_or(0);
@@ -113,6 +118,7 @@ impl Amounts {
 }
 
 /// Adds up.
+#[inline]
 pub fn add(sums: &mut Sums, more: &Sums) {
     for (sum, more) in sums.iter_mut().zip(more) {
         *sum = sum.saturating_add(*more);
@@ -120,11 +126,13 @@ pub fn add(sums: &mut Sums, more: &Sums) {
 }
 
 /// Takes off; what would be below nothing is nothing.
+#[inline]
 pub fn less(sums: &Sums, fewer: &Sums) -> Sums {
     std::array::from_fn(|d| sums[d].saturating_sub(fewer[d]))
 }
 
 /// All of it fits into `room`.
+#[inline]
 pub fn sums_fit(sums: &Sums, room: &Sums) -> bool {
     sums.iter().zip(room).all(|(a, r)| a <= r)
 }

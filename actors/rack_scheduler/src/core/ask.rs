@@ -155,29 +155,50 @@ impl Ask {
             let members = self.members(&relation.groups)?;
             match (relation.kind, relation.strength) {
                 (kind, Strength::Preferred) => self.wishes.push(Wish { kind, groups: members }),
-                (RelationKind::Apart, Strength::Hard) => {
-                    for a in &members {
-                        for b in members.iter().filter(|b| *b != a) {
-                            self.apart[*a as usize][*b as usize] = true;
-                        }
+                (kind, Strength::Hard) => self.must(kind, &members),
+            }
+        }
+        match self.contradiction() {
+            None => Ok(()),
+            Some((a, b)) => Err(invalid(format!(
+                "groups {} and {} are to be apart and together at once",
+                self.groups[b].name, self.groups[a].name
+            ))),
+        }
+    }
+
+    fn must(&mut self, kind: RelationKind, members: &[u32]) {
+        match kind {
+            RelationKind::Apart => {
+                for a in members {
+                    for b in members.iter().filter(|b| *b != a) {
+                        self.apart[*a as usize][*b as usize] = true;
                     }
                 }
-                (RelationKind::Together, Strength::Hard) => join(&mut self.together, &members),
-                (RelationKind::NearRow, Strength::Hard) => join(&mut self.near_row, &members),
-                (RelationKind::NearZone, Strength::Hard) => join(&mut self.near_zone, &members),
+            }
+            RelationKind::Together => join(&mut self.together, members),
+            RelationKind::NearRow => join(&mut self.near_row, members),
+            RelationKind::NearZone => join(&mut self.near_zone, members),
+        }
+    }
+
+    /// Two groups that are to be apart and together at once.
+    fn contradiction(&self) -> Option<(usize, usize)> {
+        let both = |a: usize, b: usize| self.apart[a][b] && self.together[a] == self.together[b];
+        (0..self.groups.len()).find_map(|a| (0..a).find(|b| both(a, *b)).map(|b| (a, b)))
+    }
+
+    /// This request with some of its wishes taken for hard relations; `None` when that contradicts itself.
+    pub fn with_hard(&self, wishes: &[usize]) -> Option<Self> {
+        let mut hard = self.clone();
+        hard.wishes.clear();
+        for (n, wish) in self.wishes.iter().enumerate() {
+            match wishes.contains(&n) {
+                true => hard.must(wish.kind, &wish.groups),
+                false => hard.wishes.push(wish.clone()),
             }
         }
-        for a in 0..self.groups.len() {
-            for b in 0..a {
-                if self.apart[a][b] && self.together[a] == self.together[b] {
-                    return Err(invalid(format!(
-                        "groups {} and {} are to be apart and together at once",
-                        self.groups[b].name, self.groups[a].name
-                    )));
-                }
-            }
-        }
-        Ok(())
+        hard.contradiction().is_none().then_some(hard)
     }
 
     fn members(&self, names: &[String]) -> Result<Vec<u32>> {
@@ -191,7 +212,10 @@ impl Ask {
                 invalid(format!("a relation names group '{shown}', which is not in the request"))
             })
         };
-        names.iter().map(find).collect()
+        let mut members: Vec<u32> = names.iter().map(find).collect::<Result<_>>()?;
+        members.sort_unstable();
+        members.dedup();
+        Ok(members)
     }
 
     /// The key under which the fits of a class are known.

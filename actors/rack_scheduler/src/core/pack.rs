@@ -51,6 +51,9 @@ impl Budget {
     }
 }
 
+/// Number of the item, of the host in its rack, and how many.
+type OnHost = (usize, usize, u32);
+
 /// A rack while it is packed.
 pub struct Packing<'a> {
     /// The table.
@@ -87,6 +90,9 @@ impl Packing<'_> {
             let (takes, placed) = self.one_kind(rooms, item);
             return (placed == item.count).then(|| self.apply(rooms, items, &takes));
         }
+        if let Some((takes, left)) = self.same_kind(rooms, items, budget) {
+            return (left == 0).then(|| self.apply(rooms, items, &takes));
+        }
         let weights = weights(rooms, items);
         for rule in Rule::ALL {
             let (takes, placed) = self.greedy(rooms, items, &weights, rule, budget);
@@ -113,7 +119,7 @@ impl Packing<'_> {
     }
 
     /// The fullest hosts first, so that room for large VMs stays in one piece; exact as to how many fit.
-    fn one_kind(&self, rooms: &[Amounts], item: &Item<'_>) -> (Vec<(usize, usize, u32)>, u32) {
+    fn one_kind(&self, rooms: &[Amounts], item: &Item<'_>) -> (Vec<OnHost>, u32) {
         let scale = self.inventory.scale;
         let mut able: Vec<(f32, u32, usize)> = Vec::with_capacity(rooms.len());
         for (local, room) in rooms.iter().enumerate() {
@@ -138,6 +144,54 @@ impl Packing<'_> {
         (takes, item.count - wanted)
     }
 
+    /// VMs of one kind of several groups: each host takes all that it can, of those groups first that have most left. Exact as to
+    /// how many fit, for the bound per host is the same for all (Gale 1957; what is left stays as even as can be). `None` for
+    /// several kinds, and for groups that have VMs here already. Also how many are left.
+    fn same_kind(&self, rooms: &[Amounts], items: &[Item<'_>], budget: &mut Budget) -> Option<(Vec<OnHost>, u32)> {
+        let first = items.first()?;
+        let plain = |item: &Item<'_>| {
+            let here = |local: usize| (self.present)(item.group, self.first_host + local) == 0;
+            item.class == first.class && (0..rooms.len()).all(here)
+        };
+        if !items.iter().all(plain) {
+            return None;
+        }
+        let (mut takes, mut left): (Vec<_>, Vec<u32>) = (Vec::new(), items.iter().map(|i| i.count).collect());
+        budget.spend(left.iter().map(|n| u64::from(*n)).sum::<u64>() * items.len() as u64 / 4);
+        for local in self.fullest_first(rooms, first) {
+            let mut slots = first.needs.times_in(&rooms[local], left.iter().sum());
+            let mut on = vec![0u32; items.len()];
+            let bound = self.bound(first, local);
+            while slots > 0 {
+                let able = (0..items.len()).filter(|i| left[*i] > 0 && on[*i] < bound);
+                let Some(most) = able.max_by_key(|i| (left[*i], usize::MAX - i)) else {
+                    break;
+                };
+                left[most] -= 1;
+                on[most] += 1;
+                slots -= 1;
+            }
+            let some = on.into_iter().enumerate().filter(|(_, n)| *n > 0);
+            takes.extend(some.map(|(i, n)| (i, local, n)));
+        }
+        Some((takes, left.iter().sum()))
+    }
+
+    /// Hosts that take some of these VMs, those first that they leave least of.
+    fn fullest_first(&self, rooms: &[Amounts], item: &Item<'_>) -> Vec<usize> {
+        let scale = self.inventory.scale;
+        let mut able: Vec<(f32, usize)> = Vec::with_capacity(rooms.len());
+        for (local, room) in rooms.iter().enumerate() {
+            let fits = item.needs.times_in(room, u32::MAX);
+            if fits > 0 && self.carries(item, local) {
+                let left = (0..DIMS).map(|d| scale[d] * (room.0[d] - fits * item.needs.0[d]) as f32);
+                able.push((left.sum(), local));
+            }
+        }
+        able.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        able.into_iter().map(|(_, local)| local).collect()
+    }
+
     fn greedy(
         &self,
         rooms: &[Amounts],
@@ -145,7 +199,7 @@ impl Packing<'_> {
         weights: &[f32; DIMS],
         rule: Rule,
         budget: &mut Budget,
-    ) -> (Vec<(usize, usize, u32)>, u32) {
+    ) -> (Vec<OnHost>, u32) {
         let mut rooms = rooms.to_vec();
         let mut order: Vec<usize> = (0..items.len()).collect();
         let size = |i: &usize| rule.size(&items[*i].needs, weights);
@@ -154,19 +208,19 @@ impl Packing<'_> {
             order.reverse();
         }
         let mut on_host = vec![0u32; rooms.len() * items.len()];
+        // the first item of each group stands for it
+        let group_of = |i: usize| items.iter().position(|j| j.group == items[i].group).unwrap_or(i);
+        let mut of_group = vec![0u32; rooms.len() * items.len()];
         let (mut takes, mut placed) = (Vec::new(), 0);
         for i in order {
-            let item = &items[i];
+            let (item, group) = (&items[i], group_of(i));
             for _ in 0..item.count {
                 if !budget.spend(rooms.len() as u64) {
                     return (takes, placed);
                 }
-                let of_group = |local: usize, on_host: &[u32]| -> u32 {
-                    let same = (0..items.len()).filter(|j| items[*j].group == item.group);
-                    same.map(|j| on_host[local * items.len() + j]).sum()
-                };
-                let able = (0..rooms.len())
-                    .filter(|l| item.needs.fits(&rooms[*l]) && of_group(*l, &on_host) < self.bound(item, *l));
+                let able = (0..rooms.len()).filter(|l| {
+                    item.needs.fits(&rooms[*l]) && of_group[l * items.len() + group] < self.bound(item, *l)
+                });
                 let Some(local) = able.min_by(|a, b| {
                     let left = |l: &usize| rule.left(&item.needs, &rooms[*l], weights);
                     left(a).total_cmp(&left(b)).then(a.cmp(b))
@@ -175,6 +229,7 @@ impl Packing<'_> {
                 };
                 rooms[local].take(&item.needs, 1);
                 on_host[local * items.len() + i] += 1;
+                of_group[local * items.len() + group] += 1;
                 placed += 1;
             }
         }
@@ -195,7 +250,7 @@ impl Packing<'_> {
         items: &[Item<'_>],
         weights: &[f32; DIMS],
         budget: &mut Budget,
-    ) -> Option<Vec<(usize, usize, u32)>> {
+    ) -> Option<Vec<OnHost>> {
         let mut hosts: Vec<usize> = (0..rooms.len()).collect();
         let weigh = |l: &usize| weighed(&rooms[*l], weights);
         hosts.sort_by(|a, b| weigh(a).total_cmp(&weigh(b)).then(a.cmp(b)));
@@ -223,7 +278,7 @@ impl Packing<'_> {
         hosts: &[usize],
         suffix: &[Sums],
         left: &mut Vec<u32>,
-        chosen: &mut Vec<(usize, usize, u32)>,
+        chosen: &mut Vec<OnHost>,
         budget: &mut Budget,
     ) -> bool {
         if left.iter().all(|n| *n == 0) {
@@ -237,7 +292,7 @@ impl Packing<'_> {
             .iter()
             .zip(left.iter())
             .for_each(|(i, n)| add(&mut wanted, &i.needs.times(*n)));
-        if !sums_fit(&wanted, &suffix[0]) || !budget.spend(items.len() as u64) {
+        if !sums_fit(&wanted, &suffix[0]) || !budget.spend(2 * items.len() as u64) {
             return false;
         }
         for pattern in self.patterns(&rooms[*local], *local, items, left, weights, budget) {
@@ -292,7 +347,7 @@ impl Packing<'_> {
         found: &mut Vec<(f32, Vec<u32>)>,
         budget: &mut Budget,
     ) {
-        if found.len() >= PATTERNS_MAX || !budget.spend(1) {
+        if found.len() >= PATTERNS_MAX || !budget.spend(1 + items.len() as u64 / 2) {
             return;
         }
         let free = |i: usize, pattern: &[u32]| -> u32 {
@@ -301,6 +356,7 @@ impl Packing<'_> {
                 .saturating_sub(same.map(|j| pattern[j]).sum())
         };
         let Some(item) = items.get(next) else {
+            budget.spend((items.len() * items.len()) as u64 / 4);
             let more =
                 (0..items.len()).any(|i| left[i] > pattern[i] && free(i, pattern) > 0 && items[i].needs.fits(&room));
             if !more {

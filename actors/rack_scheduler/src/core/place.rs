@@ -4,7 +4,7 @@
 //! groups -> units (groups that belong together) -> racks that could take each (index of what is free, then fits by host)
 //!        -> near: rows and zones that could take them all, one after the other
 //!        -> all units apart: matching, which is exact     [matching]
-//!           else: bounded backtracking, fewest racks      [search]
+//!           else: bounded backtracking, fewest racks      [search], [fewer]
 //!        -> as much as fits, when asked for               [most], [exchange]
 //! ```
 //!
@@ -15,9 +15,14 @@
 
 mod assignment;
 mod exchange;
+mod fewer;
 mod matching;
 mod most;
 mod search;
+mod sets;
+mod wishes;
+
+pub use wishes::broken;
 
 use std::collections::HashMap;
 
@@ -28,8 +33,8 @@ use super::pack::{Budget, Item, Packing, Take};
 
 /// What one request may cost: about a fifth of a second.
 const STEPS_MAX: u64 = 40_000_000;
-/// What a search for fewer racks may cost once there is an answer.
-const IMPROVE_STEPS_MAX: u64 = 3_000_000;
+/// What it costs to look at a rack, beside its hosts and what is tried there.
+const LOOK_STEPS: u64 = 40;
 /// Choices of rows and zones that are looked at.
 const NEAR_CHOICES_MAX: usize = 256;
 
@@ -53,6 +58,10 @@ impl Plan {
     pub fn fits(&self) -> bool {
         self.unplaced.iter().all(|n| *n == 0)
     }
+    /// VMs that have no place.
+    pub fn missing(&self) -> u64 {
+        self.unplaced.iter().map(|n| u64::from(*n)).sum()
+    }
     /// Racks used.
     pub fn racks(&self) -> usize {
         let mut racks: Vec<u32> = self.homes.iter().flatten().copied().collect();
@@ -69,11 +78,18 @@ pub fn place(inventory: &Inventory, fits: &mut Fits, ask: &Ask) -> Plan {
 
 /// As [`place`], with another bound for the search: about one step for each host that is tried for a VM.
 pub fn place_within(inventory: &Inventory, fits: &mut Fits, ask: &Ask, steps_max: u64) -> Plan {
+    match ask.wishes.is_empty() {
+        true => bounded(inventory, fits, ask, steps_max),
+        false => wishes::place(inventory, fits, ask, steps_max),
+    }
+}
+
+/// With the bound per host, and without it where that is preferred and gives more VMs a place.
+fn bounded(inventory: &Inventory, fits: &mut Fits, ask: &Ask, steps_max: u64) -> Plan {
     let plan = Solver::new(inventory, fits, ask, true, steps_max).solve();
     if !plan.fits() && ask.per_host_preferred {
         let without = Solver::new(inventory, fits, ask, false, steps_max).solve();
-        let missing = |p: &Plan| p.unplaced.iter().map(|n| u64::from(*n)).sum::<u64>();
-        if missing(&without) < missing(&plan) {
+        if without.missing() < plan.missing() {
             return without;
         }
     }
@@ -128,9 +144,13 @@ struct Solver<'a> {
     units: Vec<Unit>,
     apart: Vec<Vec<bool>>,
     candidates: Vec<Candidates>,
+    /// How many VMs of each class alone fit into each rack, whosever they are.
+    fitting: Vec<Vec<u32>>,
     packed: HashMap<(usize, u32), Option<Vec<Take>>>,
     budget: Budget,
     steps_max: u64,
+    /// A search ended at its share of the steps.
+    cut: bool,
 }
 
 impl<'a> Solver<'a> {
@@ -143,9 +163,11 @@ impl<'a> Solver<'a> {
             units: vec![],
             apart: vec![],
             candidates: vec![],
+            fitting: vec![],
             packed: HashMap::new(),
             budget: Budget(steps_max),
             steps_max,
+            cut: false,
         };
         solver.make_units();
         solver.find_candidates(fits, bounded);
@@ -224,6 +246,12 @@ impl<'a> Solver<'a> {
             let list = able.map(|rack| (self.score(&unit.demand, rack), rack)).collect();
             self.candidates[unit.signature] = Candidates::new(list, soon);
         }
+        // a bound per host is one of each group
+        let of_all = |c: usize| fits.of(self.inventory, &self.ask.fit_key(c, false));
+        self.fitting = match self.per_host {
+            u32::MAX => by_class,
+            _ => (0..self.ask.classes.len()).map(of_all).collect(),
+        };
     }
 
     /// The less is left over, and the more evenly over the dimensions, the smaller.
@@ -266,7 +294,7 @@ impl<'a> Solver<'a> {
     /// Packs a unit into what is left of a rack. Groups in what comes back are slots of the unit.
     fn pack(&mut self, unit: usize, rack: u32, rooms: &mut [Amounts], all: bool) -> Option<Vec<Take>> {
         let mut budget = self.budget;
-        budget.spend(rooms.len() as u64);
+        budget.spend(LOOK_STEPS + 2 * rooms.len() as u64);
         let groups = &self.units[unit].groups;
         let present = |slot: u32, host: usize| -> u32 {
             let group = &self.ask.groups[groups[slot as usize] as usize];
@@ -314,7 +342,7 @@ impl<'a> Solver<'a> {
             true => Some(vec![]),
             false => self.near(),
         };
-        let exhausted = self.budget.0 == 0;
+        let exhausted = self.budget.0 == 0 || (found.is_none() && self.cut);
         let found = match found {
             None if self.ask.best_effort => {
                 self.budget = Budget(self.steps_max);
@@ -340,18 +368,19 @@ impl<'a> Solver<'a> {
         plan
     }
 
+    /// What a unit wants, with its dimensions made comparable.
+    fn weight(&self, unit: usize) -> f32 {
+        let demand = &self.units[unit].demand;
+        (0..DIMS).map(|d| self.inventory.scale[d] * demand[d] as f32).sum()
+    }
+
     /// Units that want something, in the order in which they are given a home: those with fewest choices first.
     fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.units.len()).filter(|u| self.units[*u].vms > 0).collect();
-        let weight = |u: &usize| -> f32 {
-            (0..DIMS)
-                .map(|d| self.inventory.scale[d] * self.units[*u].demand[d] as f32)
-                .sum()
-        };
         let choices = |u: &usize| self.candidates[self.units[*u].signature].list.len();
         order.sort_by(|a, b| {
-            weight(b)
-                .total_cmp(&weight(a))
+            self.weight(*b)
+                .total_cmp(&self.weight(*a))
                 .then(choices(a).cmp(&choices(b)))
                 .then(a.cmp(b))
         });

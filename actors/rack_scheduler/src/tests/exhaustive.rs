@@ -1,5 +1,7 @@
 //! An exhaustive search for tiny instances: every way to give VMs hosts, so what it finds, or doesn't, is the truth.
 
+use std::collections::BTreeMap;
+
 use wire::rack_scheduler::Mode;
 
 use super::placing::planned;
@@ -7,26 +9,30 @@ use crate::core::amounts::Amounts;
 use crate::core::ask::Ask;
 use crate::core::check;
 use crate::core::inventory::Inventory;
+use crate::core::place::{Plan, broken};
 use crate::scenario::{Dice, Size, instance};
 
-/// The most VMs that can be placed, and with all of them the fewest racks.
+/// The most VMs that can be placed; with all of them the fewest pairs of groups that a preference gives way for, and with those
+/// the fewest racks.
 struct Truth<'a> {
     inventory: &'a Inventory,
     ask: &'a Ask,
+    per_host: u32,
     most: u32,
-    fewest_racks: usize,
+    best: (u64, usize),
 }
 
 impl Truth<'_> {
-    fn of(inventory: &Inventory, ask: &Ask) -> (u32, usize) {
+    fn of(inventory: &Inventory, ask: &Ask, per_host: u32) -> (u32, (u64, usize)) {
         let mut truth = Truth {
             inventory,
             ask,
+            per_host,
             most: 0,
-            fewest_racks: usize::MAX,
+            best: (u64::MAX, usize::MAX),
         };
         truth.homes(0, &mut vec![]);
-        (truth.most, truth.fewest_racks)
+        (truth.most, truth.best)
     }
 
     fn homes(&mut self, group: usize, homes: &mut Vec<Option<u32>>) {
@@ -79,7 +85,8 @@ impl Truth<'_> {
                 let mut racks: Vec<u32> = homes.iter().flatten().copied().collect();
                 racks.sort_unstable();
                 racks.dedup();
-                self.fewest_racks = self.fewest_racks.min(racks.len());
+                let broken = broken(self.inventory, self.ask, homes);
+                self.best = self.best.min((broken, racks.len()));
             }
             return;
         }
@@ -89,10 +96,12 @@ impl Truth<'_> {
         if done == self.ask.groups[g].counts[class] {
             return self.fill(g, class + 1, 0, homes, filled);
         }
-        let needs = self.ask.classes[class].needs;
+        let (needs, labels) = (self.ask.classes[class].needs, &self.ask.classes[class].labels);
         if let Some(home) = homes[g] {
             for host in self.inventory.racks[home as usize].hosts.clone() {
-                if !needs.fits(&filled.rooms[host]) || filled.on[g][host] >= self.ask.per_host {
+                let has = &self.inventory.label_sets[self.inventory.label_set(host) as usize];
+                let labelled = labels.iter().all(|(k, v)| has.get(k) == Some(v));
+                if !labelled || !needs.fits(&filled.rooms[host]) || filled.on[g][host] >= self.per_host {
                     continue;
                 }
                 let before = filled.rooms[host];
@@ -117,6 +126,15 @@ struct Filled {
     placed: u32,
 }
 
+/// The most VMs of one group on one host.
+fn per_host_most(plan: &Plan) -> u32 {
+    let mut on: BTreeMap<(u32, usize), u32> = BTreeMap::new();
+    for take in &plan.takes {
+        *on.entry((take.group, take.host)).or_default() += take.count;
+    }
+    on.into_values().max().unwrap_or(0)
+}
+
 #[test]
 fn tiny_instances_have_the_answer_of_an_exhaustive_search() {
     let seed: u64 = std::env::var("WINDLASS_SEED")
@@ -127,7 +145,8 @@ fn tiny_instances_have_the_answer_of_an_exhaustive_search() {
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(600);
-    let (mut solvable, mut missed, mut fuller, mut wider) = (0, vec![], vec![], vec![]);
+    let (mut solvable, mut with_wishes, mut missed) = (0, 0, vec![]);
+    let (mut fuller, mut wider, mut unkind, mut needless) = (vec![], vec![], vec![], vec![]);
     for case in 0..cases {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(case);
         let mut dice = Dice::new(seed);
@@ -145,14 +164,24 @@ fn tiny_instances_have_the_answer_of_an_exhaustive_search() {
             Vec::<String>::new(),
             "seed {seed}"
         );
-        let (most, fewest) = Truth::of(&inventory, &ask);
         let all: u32 = ask.groups.iter().map(|g| g.vms()).sum();
+        let (mut most, mut best) = Truth::of(&inventory, &ask, ask.per_host);
+        let bound_holds = most == all;
+        if !bound_holds && ask.per_host_preferred {
+            (most, best) = Truth::of(&inventory, &ask, u32::MAX);
+        }
         let placed: u32 = plan.takes.iter().map(|t| t.count).sum();
         if most == all {
             solvable += 1;
+            with_wishes += usize::from(!ask.wishes.is_empty());
+            let (gave_way, racks) = (broken(&inventory, &ask, &plan.homes), plan.racks());
             if !plan.fits() {
                 missed.push(seed);
-            } else if plan.racks() > fewest {
+            } else if bound_holds && per_host_most(&plan) > ask.per_host {
+                needless.push(seed);
+            } else if gave_way > best.0 {
+                unkind.push(seed);
+            } else if racks > best.1 {
                 wider.push(seed);
             }
         } else {
@@ -166,9 +195,15 @@ fn tiny_instances_have_the_answer_of_an_exhaustive_search() {
         }
     }
     eprintln!(
-        "seed {seed}: {solvable} of {cases} solvable; missed {missed:?}; wider {wider:?}; less than the most {fuller:?}"
+        "seed {seed}: {solvable} of {cases} solvable, {with_wishes} with preferences; missed {missed:?}; wider {wider:?}; more gave way \
+         {unkind:?}; the bound per host without need {needless:?}; less than the most {fuller:?}"
     );
-    assert!(solvable > 50);
+    assert!(solvable > 50 && with_wishes > 5);
+    assert!(unkind.len() * 50 <= solvable, "more gave way {unkind:?} of {solvable}");
+    assert!(
+        needless.len() * 200 <= solvable,
+        "without need {needless:?} of {solvable}"
+    );
     assert!(missed.len() * 200 <= solvable, "missed {missed:?} of {solvable}");
     assert!(wider.len() * 50 <= solvable, "wider {wider:?} of {solvable}");
     assert!(fuller.len() as u64 * 20 <= cases, "less than the most: {fuller:?}");

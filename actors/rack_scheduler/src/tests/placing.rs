@@ -1,14 +1,15 @@
 //! Placing, by property and by table.
 
 use proptest::prelude::*;
-use wire::rack_scheduler::{Constraint, Divide, Inside, Mode, RackAsk, Relation, RelationKind, Strength};
+use wire::rack_scheduler::{Constraint, Divide, GroupArg, Inside, Mode, RackAsk, Relation, RelationKind, Strength};
 
 use super::asks::{ask, fleet, table, vms};
+use crate::core::amounts::Amounts;
 use crate::core::ask::Ask;
 use crate::core::inventory::{Fits, Inventory};
-use crate::core::place::{Plan, place};
+use crate::core::place::{Plan, broken, place};
 use crate::core::{check, shortfall, whatif};
-use crate::scenario::{Dice, Size, instance};
+use crate::scenario::{Dice, Size, instance, planted_instance};
 
 pub(super) fn planned(inventory: &Inventory, ask: &Ask) -> Plan {
     place(inventory, &mut Fits::default(), ask)
@@ -60,6 +61,108 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_was_planted_is_found() {
+    let (mut planted, mut missed, mut rich) = (0, vec![], 0);
+    for seed in 0..250 {
+        let mut dice = Dice::new(seed);
+        let size = Size {
+            planted: true,
+            best_effort: false,
+            ..Size::medium(&mut dice)
+        };
+        let (inventory, request, is_planted) = planted_instance(&mut dice, size);
+        if is_planted {
+            planted += 1;
+            rich += usize::from(size.rich);
+            if !answer(&inventory, &request).1.fits() {
+                missed.push(seed);
+            }
+        }
+    }
+    assert!(planted > 120 && rich > 40, "{planted} planted, {rich} of them rich");
+    assert!(missed.len() * 200 <= planted, "missed {missed:?} of {planted}");
+}
+
+/// Groups of so many VMs each, of two vCPUs.
+fn groups_of(sizes: &[u64]) -> Vec<GroupArg> {
+    let group = |(n, size): (usize, &u64)| GroupArg {
+        name: format!("g{n}"),
+        vms: vec![vms(*size, 2, 1)],
+        select: Default::default(),
+    };
+    sizes.iter().enumerate().map(group).collect()
+}
+
+#[test]
+fn racks_that_fit_tightly_give_way_to_fewer_roomy_ones() {
+    // six racks have room for just one of the groups each; the last two, of eight VMs each, hold all of them
+    let mut inventory = table(&fleet(8, 2));
+    let sizes = [5, 4, 3, 2, 1, 1];
+    for (rack, size) in sizes.iter().enumerate() {
+        let (all, host) = (8 - *size as u32, 2 * rack);
+        inventory.take(host, &Amounts([2, 0, 0, 0, 0]), all.min(4));
+        inventory.take(host + 1, &Amounts([2, 0, 0, 0, 0]), all.saturating_sub(4));
+    }
+    let request = RackAsk {
+        groups: groups_of(&sizes),
+        relations: Some(vec![]),
+        ..RackAsk::default()
+    };
+    assert_eq!(answer(&inventory, &request).1.racks(), 2);
+}
+
+#[test]
+fn a_preference_that_cannot_be_had_whole_gives_way_for_few_pairs() {
+    // a rack holds eight of these VMs: of four groups of three that prefer to be together two and two can be
+    let inventory = table(&fleet(4, 2));
+    let request = RackAsk {
+        groups: groups_of(&[3, 3, 3, 3]),
+        relations: Some(vec![Relation {
+            kind: RelationKind::Together,
+            groups: vec![],
+            strength: Strength::Preferred,
+        }]),
+        ..RackAsk::default()
+    };
+    let (checked, plan) = answer(&inventory, &request);
+    assert_eq!((broken(&inventory, &checked, &plan.homes), plan.racks()), (4, 2));
+    // five that prefer to be apart, in four racks: one pair shares
+    let request = RackAsk {
+        groups: groups_of(&[3, 3, 3, 3, 3]),
+        relations: Some(vec![Relation {
+            kind: RelationKind::Apart,
+            groups: vec![],
+            strength: Strength::Preferred,
+        }]),
+        ..RackAsk::default()
+    };
+    let (checked, plan) = answer(&inventory, &request);
+    assert_eq!((broken(&inventory, &checked, &plan.homes), plan.racks()), (1, 4));
+}
+
+#[test]
+fn groups_that_share_hosts_within_their_bounds_find_room_if_there_is_any() {
+    // hosts with 4, 1, 1 and 1 slots; with one VM of a group on a host at most, four, two and one VM fit only if the small groups
+    // leave the lone slots to the large one
+    let mut inventory = table(&fleet(1, 4));
+    for host in 1..4 {
+        inventory.take(host, &Amounts([2, 0, 0, 0, 0]), 3);
+    }
+    let ask = |sizes: &[u64]| RackAsk {
+        groups: groups_of(sizes),
+        relations: Some(vec![]),
+        inside: Inside {
+            per_host_max: Some(1),
+            strength: Strength::Hard,
+        },
+        ..RackAsk::default()
+    };
+    assert!(answer(&inventory, &ask(&[4, 1, 1, 1])).1.fits());
+    assert!(answer(&inventory, &ask(&[1, 1, 4, 1])).1.fits());
+    assert!(!answer(&inventory, &ask(&[4, 2, 1])).1.fits());
 }
 
 #[test]

@@ -16,6 +16,9 @@ impl Packing<'_> {
             let takes = self.one_kind(rooms, item).0;
             return self.apply(rooms, items, &takes);
         }
+        if let Some((takes, _)) = self.same_kind(rooms, items, budget) {
+            return self.apply(rooms, items, &takes);
+        }
         let wanted: u32 = items.iter().map(|i| i.count).sum();
         let bound = most_bound(rooms, items);
         if bound == wanted

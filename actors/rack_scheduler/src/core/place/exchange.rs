@@ -1,63 +1,19 @@
 //! As much as fits where racks may be shared: a local search over homes. A unit that isn't whole moves to another rack, or takes
-//! the place of one there that finds another; what a rack then holds is packed anew, all of its units together. From several
+//! the place of one there that finds another; what a rack then holds is packed anew, all of its units together ([`super::sets`]). From several
 //! orders; ends at a bound, or when its steps are spent.
 
-use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::{Budget, Found, Solver, mixed};
-use crate::core::pack::{Item, Packing, Take, most_bound};
+use super::sets::{Homes, Memory};
+use super::{Budget, Found, LOOK_STEPS, Solver, mixed};
 
 /// Orders from which the search begins.
 const ROUNDS: u64 = 8;
 /// Racks that a unit looks at, the ones that may hold most of it first.
 const RACKS_MAX: usize = 64;
 
-/// What a rack holds of a set of units.
-struct Held {
-    placed: u32,
-    /// In the order of the set.
-    takes: Vec<Vec<Take>>,
-}
-
-/// Units by the racks in which they are.
-#[derive(Default, Clone)]
-struct Homes {
-    of: BTreeMap<usize, u32>,
-    sets: BTreeMap<u32, Vec<usize>>,
-}
-
-impl Homes {
-    fn set(&self, rack: u32) -> Vec<usize> {
-        self.sets.get(&rack).cloned().unwrap_or_default()
-    }
-    fn leave(&mut self, unit: usize) {
-        if let Some(rack) = self.of.remove(&unit) {
-            let set = self.sets.entry(rack).or_default();
-            set.retain(|u| *u != unit);
-            if set.is_empty() {
-                self.sets.remove(&rack);
-            }
-        }
-    }
-    fn go(&mut self, unit: usize, rack: u32) {
-        self.leave(unit);
-        self.of.insert(unit, rack);
-        let set = self.sets.entry(rack).or_default();
-        set.push(unit);
-        set.sort_unstable();
-    }
-}
-
 /// A change of homes: units and their new racks.
 type Step = Vec<(usize, u32)>;
-
-#[derive(Default)]
-struct Memory {
-    held: HashMap<(u32, Vec<usize>), Rc<Held>>,
-    bounds: HashMap<(u32, Vec<usize>), u32>,
-    choices: HashMap<usize, Rc<Vec<u32>>>,
-}
 
 impl Solver<'_> {
     pub(super) fn exchanged(&mut self, order: &[usize], racks: &[u32], share: u64) -> Found {
@@ -202,6 +158,7 @@ impl Solver<'_> {
 
     /// How much more is placed after a step, when that is more than `least`.
     fn gain(&mut self, step: &Step, homes: &Homes, least: u32, memory: &mut Memory) -> Option<u32> {
+        self.budget.spend(LOOK_STEPS);
         let mut racks: Vec<u32> = step.iter().map(|(_, to)| *to).collect();
         racks.extend(step.iter().filter_map(|(unit, _)| homes.of.get(unit)));
         racks.sort_unstable();
@@ -256,101 +213,5 @@ impl Solver<'_> {
         let choices = Rc::new(able.into_iter().map(|(.., rack)| rack).collect::<Vec<u32>>());
         memory.choices.insert(unit, choices.clone());
         choices
-    }
-
-    fn bound(&mut self, rack: u32, set: &[usize], memory: &mut Memory) -> u32 {
-        let at = (rack, set.to_vec());
-        if let Some(known) = memory.held.get(&at) {
-            return known.placed;
-        }
-        if let Some(known) = memory.bounds.get(&at) {
-            return *known;
-        }
-        let (items, _) = self.items_of(set);
-        let bound = most_bound(&self.rooms(rack), &items);
-        self.budget.spend(items.len() as u64);
-        memory.bounds.insert(at, bound);
-        bound
-    }
-
-    /// Everything that the units of a set want; without a bound per host VMs of one kind are one item, whosever they are. And
-    /// the groups, by slot.
-    fn items_of(&self, set: &[usize]) -> (Vec<Item<'_>>, Vec<u32>) {
-        let (mut items, mut groups): (Vec<Item<'_>>, Vec<u32>) = (Vec::new(), Vec::new());
-        for unit in set {
-            let first = groups.len() as u32;
-            for mut item in self.items(*unit) {
-                item.group += first;
-                let same = items.iter_mut().find(|i| i.class == item.class);
-                match same.filter(|_| self.per_host == u32::MAX) {
-                    Some(same) => same.count += item.count,
-                    None => items.push(item),
-                }
-            }
-            groups.extend(&self.units[*unit].groups);
-        }
-        (items, groups)
-    }
-
-    fn held(&mut self, rack: u32, set: &[usize], memory: &mut Memory) -> Rc<Held> {
-        let at = (rack, set.to_vec());
-        if let Some(known) = memory.held.get(&at) {
-            return known.clone();
-        }
-        let mut rooms = self.rooms(rack);
-        let mut budget = self.budget;
-        budget.spend(rooms.len() as u64);
-        let (items, groups) = self.items_of(set);
-        let ask = self.ask;
-        let present = |slot: u32, host: usize| -> u32 {
-            let group = &ask.groups[groups[slot as usize] as usize];
-            group.present.iter().filter(|(h, _)| *h == host).map(|(_, n)| *n).sum()
-        };
-        let packing = Packing {
-            inventory: self.inventory,
-            first_host: self.inventory.racks[rack as usize].hosts.start,
-            per_host: self.per_host,
-            present: &present,
-        };
-        let takes = match items.is_empty() {
-            true => vec![],
-            false => packing.most(&mut rooms, &items, &mut budget),
-        };
-        let held = Rc::new(Held {
-            placed: takes.iter().map(|t| t.count).sum(),
-            takes: self.dealt(set, &takes),
-        });
-        self.budget = budget;
-        memory.held.insert(at, held.clone());
-        held
-    }
-
-    /// Deals what a rack holds to the units that wanted it, under their own slots.
-    fn dealt(&self, set: &[usize], takes: &[Take]) -> Vec<Vec<Take>> {
-        let mut left = takes.to_vec();
-        let mut first = 0;
-        let mut dealt = Vec::with_capacity(set.len());
-        for unit in set {
-            let mut of_unit = Vec::new();
-            for (slot, class, count) in &self.units[*unit].items {
-                let mut wanted = *count;
-                let fits = |t: &&mut Take| t.class == *class && (self.per_host == u32::MAX || t.group == first + slot);
-                for take in left.iter_mut().filter(fits) {
-                    let some = take.count.min(wanted);
-                    take.count -= some;
-                    wanted -= some;
-                    if some > 0 {
-                        of_unit.push(Take {
-                            group: *slot,
-                            count: some,
-                            ..*take
-                        });
-                    }
-                }
-            }
-            first += self.units[*unit].groups.len() as u32;
-            dealt.push(of_unit);
-        }
-        dealt
     }
 }

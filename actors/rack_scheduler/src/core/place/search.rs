@@ -1,13 +1,12 @@
 //! Some units may share a rack: bounded backtracking, unit by unit, with as few racks as it finds.
 //!
-//! The first answer is greedy. Then the search goes on, from other orders too, for one with fewer racks, until a bound says that
-//! there is none or the steps are spent.
+//! The first answer is greedy. Then racks are closed ([`super::fewer`]), and the search goes on from other orders, until a bound
+//! says that there is no better answer or the steps are spent.
 
 use std::collections::HashMap;
 
-use wire::rack_scheduler::RelationKind;
-
-use super::{Budget, Found, IMPROVE_STEPS_MAX, Solver, mixed};
+use super::wishes::heeded;
+use super::{Budget, Found, LOOK_STEPS, Solver, mixed};
 use crate::core::amounts::{Amounts, DIMS, Sums, add};
 use crate::core::pack::Take;
 
@@ -17,6 +16,12 @@ const WIDTH: usize = 12;
 const ROUNDS: u64 = 10;
 /// Steps of one round, as a share of what is left.
 const ROUND_SHARE: u64 = 4;
+/// Steps of one round once there is an answer.
+const ROUND_STEPS_MAX: u64 = 300_000;
+/// Steps of closing racks once there is an answer.
+const FEWER_STEPS_MAX: u64 = 6_000_000;
+/// Steps of heeding more wishes once there is an answer.
+const KINDER_STEPS_MAX: u64 = 6_000_000;
 
 /// A rack that the answer uses.
 #[derive(Clone)]
@@ -32,24 +37,50 @@ struct Partial {
 }
 
 /// The best answer so far, and what would be good enough.
-struct Best {
-    racks: usize,
-    bound: usize,
-    found: Option<Found>,
+#[derive(Clone)]
+pub(super) struct Best {
+    pub(super) racks: usize,
+    pub(super) bound: usize,
+    pub(super) found: Option<Found>,
+    /// Where the steps of one descent end: nearer once it has found something.
+    ends_at: u64,
+}
+
+impl Best {
+    pub(super) fn new(bound: usize, found: Option<Found>) -> Self {
+        let racks = found.as_ref().map_or(usize::MAX, |found| {
+            let racks: std::collections::BTreeSet<u32> = found.iter().map(|(_, rack, _)| *rack).collect();
+            racks.len()
+        });
+        Self {
+            racks,
+            bound,
+            found,
+            ends_at: 0,
+        }
+    }
+}
+
+/// How many of the largest make up what is wanted.
+fn fewest(mut has: Vec<u64>, wanted: u64) -> usize {
+    has.sort_unstable_by(|a, b| b.cmp(a));
+    let mut sum = 0u64;
+    let enough = has.iter().take_while(|more| {
+        let short = sum < wanted;
+        sum = sum.saturating_add(**more);
+        short
+    });
+    enough.count()
 }
 
 impl Solver<'_> {
     pub(super) fn fewest_racks(&mut self, order: &[usize]) -> Option<Found> {
-        let mut best = Best {
-            racks: usize::MAX,
-            bound: self.fewest_bound(order),
-            found: None,
-        };
-        let all = self.budget.0;
+        let mut best = Best::new(self.fewest_bound(order), None);
+        let mut whole = false;
         for round in 0..ROUNDS {
             let share = match &best.found {
                 None => self.budget.0 / ROUND_SHARE,
-                Some(_) => (IMPROVE_STEPS_MAX / ROUNDS).min(self.budget.0),
+                Some(_) => ROUND_STEPS_MAX.min(self.budget.0),
             };
             if best.racks <= best.bound || share == 0 {
                 break;
@@ -63,31 +94,39 @@ impl Solver<'_> {
             }
             let kept = self.budget.0 - share;
             self.budget = Budget(share);
-            let whole = self.descend(&order, &mut Partial::default(), &mut best, round % 2 == 1);
+            best.ends_at = 0;
+            whole = self.descend(&order, &mut Partial::default(), &mut best, round % 2 == 1);
             let spent = share - self.budget.0;
             self.budget = Budget(kept + share - spent);
+            if round == 0 {
+                let share = match &best.found {
+                    None => self.budget.0 / ROUND_SHARE,
+                    Some(_) => FEWER_STEPS_MAX,
+                };
+                self.fewer(&order, &mut best, share);
+            }
             if whole {
-                // everything was looked at: there is no other answer
+                // every choice of racks was looked at
                 break;
             }
         }
-        debug_assert!(self.budget.0 <= all);
+        self.cut |= best.found.is_none() && !whole;
         best.found
     }
 
     /// One answer that heeds wishes where it can.
     pub(super) fn search(&mut self, order: &[usize]) -> Option<Found> {
-        let mut best = Best {
-            racks: usize::MAX,
-            bound: usize::MAX,
-            found: None,
-        };
+        let mut best = Best::new(usize::MAX, None);
         let share = self.budget.0 / ROUND_SHARE;
         let kept = self.budget.0 - share;
         self.budget = Budget(share);
         self.descend(order, &mut Partial::default(), &mut best, false);
         self.budget = Budget(kept + self.budget.0);
-        best.found
+        let found = self.kinder(best.found?, KINDER_STEPS_MAX);
+        let mut fewer = Best::new(self.fewest_bound(order), Some(found.clone()));
+        self.fewer(order, &mut fewer, FEWER_STEPS_MAX);
+        let fewer = fewer.found.filter(|fewer| self.broken(fewer) <= self.broken(&found));
+        Some(fewer.unwrap_or(found))
     }
 
     /// No answer uses fewer racks: by how many are apart from one another, and by what the roomiest racks hold in sum.
@@ -100,26 +139,34 @@ impl Solver<'_> {
         }
         let mut wanted = Sums::default();
         order.iter().for_each(|u| add(&mut wanted, &self.units[*u].demand));
+        let racks = 0..self.inventory.racks.len() as u32;
         let by_room = |d: usize| {
-            let mut rooms: Vec<u64> = (0..self.inventory.racks.len() as u32)
-                .map(|r| self.inventory.rack_room(r)[d])
-                .collect();
-            rooms.sort_unstable_by(|a, b| b.cmp(a));
-            let mut sum = 0u64;
-            let enough = rooms.iter().take_while(|room| {
-                let short = sum < wanted[d];
-                sum = sum.saturating_add(**room);
-                short
-            });
-            enough.count()
+            fewest(
+                racks.clone().map(|r| self.inventory.rack_room(r)[d]).collect(),
+                wanted[d],
+            )
         };
-        (0..DIMS).map(by_room).max().unwrap_or(0).max(clique.len()).max(1)
+        let by_class = |c: usize| {
+            let wanted: u64 = order
+                .iter()
+                .flat_map(|u| &self.units[*u].items)
+                .filter(|i| i.1 as usize == c)
+                .map(|i| u64::from(i.2))
+                .sum();
+            fewest(self.fitting[c].iter().map(|n| u64::from(*n)).collect(), wanted)
+        };
+        let by_amount = (0..DIMS).map(by_room).max().unwrap_or(0);
+        let by_class = (0..self.fitting.len()).map(by_class).max().unwrap_or(0);
+        by_amount.max(by_class).max(clique.len()).max(1)
     }
 
     /// True when all that is below was looked at.
     fn descend(&mut self, order: &[usize], partial: &mut Partial, best: &mut Best, roomy: bool) -> bool {
         let Some((unit, others)) = order.split_first() else {
             if partial.used.len() < best.racks {
+                if best.found.is_none() {
+                    best.ends_at = self.budget.0.saturating_sub(ROUND_STEPS_MAX);
+                }
                 best.racks = partial.used.len();
                 let found = partial
                     .homes
@@ -140,7 +187,7 @@ impl Solver<'_> {
             if fresh && partial.used.len() + 1 >= best.racks {
                 continue;
             }
-            if self.budget.0 == 0 {
+            if self.budget.0 <= best.ends_at {
                 return false;
             }
             let before = partial.used.get(&rack).cloned();
@@ -173,6 +220,7 @@ impl Solver<'_> {
         let ours = |rack: &u32| partial.used.get(rack);
         let clash = |used: &Used| used.units.iter().any(|other| self.apart[unit][*other]);
         let list: Vec<(u64, u32)> = self.candidates[signature].list.clone();
+        self.budget.spend(LOOK_STEPS + 4 * list.len() as u64);
         let mut racks: Vec<(u32, bool, u64, u32)> = list
             .into_iter()
             .filter(|(_, rack)| self.may(unit, *rack) && ours(rack).is_none_or(|used| !clash(used)))
@@ -200,7 +248,7 @@ impl Solver<'_> {
 
     /// How many wishes this rack would go against, given the homes so far.
     fn against_wishes(&self, unit: usize, rack: u32, partial: &Partial) -> u32 {
-        let (ask, groups, here) = (self.ask, &self.units[unit].groups, &self.inventory.racks[rack as usize]);
+        let (ask, groups) = (self.ask, &self.units[unit].groups);
         let mut against = 0;
         for wish in ask
             .wishes
@@ -211,16 +259,21 @@ impl Solver<'_> {
                 if !self.units[*other].groups.iter().any(|g| wish.groups.contains(g)) {
                     continue;
                 }
-                let there = &self.inventory.racks[*home as usize];
-                let fine = match wish.kind {
-                    RelationKind::Apart => *home != rack,
-                    RelationKind::Together => *home == rack,
-                    RelationKind::NearRow => there.row == here.row,
-                    RelationKind::NearZone => there.zone == here.zone,
-                };
-                against += u32::from(!fine);
+                against += u32::from(!heeded(wish.kind, self.inventory, *home, rack));
             }
         }
         against
+    }
+
+    /// Pairs of groups that a preferred relation is not heeded between.
+    fn broken(&self, found: &Found) -> u64 {
+        let mut homes = vec![None; self.ask.groups.len()];
+        for (unit, rack, _) in found {
+            self.units[*unit]
+                .groups
+                .iter()
+                .for_each(|g| homes[*g as usize] = Some(*rack));
+        }
+        super::wishes::broken(self.inventory, self.ask, &homes)
     }
 }
