@@ -28,6 +28,8 @@ pub fn facts(config: &Config) -> HostFacts {
             vcpus: u32::try_from(or(host.vcpus, cores)).unwrap_or(u32::MAX),
             memory_bytes: or(host.memory_bytes, memory_bytes),
             disk_bytes: or(host.disk_bytes, disk_bytes),
+            gpus: u32::try_from(host.gpus).unwrap_or(u32::MAX),
+            nics: u32::try_from(host.nics).unwrap_or(u32::MAX),
         },
         concerns: concerns::TABLE.iter().map(|row| row.name.to_owned()).collect(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -46,6 +46,10 @@ pub struct Host {
     pub memory_bytes: u64,
     /// Disk for workloads, in bytes; 0: what the file system of the state directory has.
     pub disk_bytes: u64,
+    /// GPUs for workloads.
+    pub gpus: u64,
+    /// Network interfaces that VMs can have.
+    pub nics: u64,
     /// How far apart its beats are, in milliseconds.
     pub beat_ms: u64,
 }
@@ -104,6 +108,18 @@ pub(crate) static HOST_SECTION: Section = Section {
             kind: KeyType::Integer { min: 0, max: 1 << 60 },
             preset: Preset::Integer(0),
             about: "Disk for workloads; 0 means what the file system of the state directory has.",
+        },
+        Key {
+            path: "host.gpus",
+            kind: KeyType::Integer { min: 0, max: 65_536 },
+            preset: Preset::Integer(0),
+            about: "GPUs for workloads; nobody looks for them on the host itself.",
+        },
+        Key {
+            path: "host.nics",
+            kind: KeyType::Integer { min: 0, max: 65_536 },
+            preset: Preset::Integer(0),
+            about: "Network interfaces that VMs can have; nobody looks for them on the host itself.",
         },
         Key {
             path: "host.beat_ms",

@@ -94,6 +94,8 @@ fn host(h: &HostInfo) -> String {
         ("vcpus", count(u64::from(facts.capacity.vcpus))),
         ("memory", size(facts.capacity.memory_bytes)),
         ("disk", size(facts.capacity.disk_bytes)),
+        ("GPUs", count(u64::from(facts.capacity.gpus))),
+        ("NICs", count(u64::from(facts.capacity.nics))),
         ("concerns", facts.concerns.join(", ")),
         ("jobs", count(h.jobs_running)),
         ("heard", format!("{}; a beat every {} ms", heard(h), h.beat_every_ms)),

@@ -1,4 +1,4 @@
-//! Moves decisions into the state: keeps a view of the inventory ([`view`]), books, decides and settles ([`commit`]), writes
+//! Moves decisions into the state: keeps a view of the inventory ([`view`], [`following`]), books, decides and settles ([`commit`]), writes
 //! racks' records in groups ([`writing`]), finds placements ([`residents`]), and does what each verb says ([`place`], [`change`], [`beats`], [`evacuate`], [`stock`], [`look`], [`tell`]).
 //!
 //! Several of these work on one state at once, in one process or in many. None waits for another; each write is a
@@ -8,6 +8,7 @@ pub mod beats;
 pub mod change;
 pub mod commit;
 pub mod evacuate;
+mod following;
 mod held;
 pub mod look;
 pub mod place;
@@ -111,6 +112,8 @@ pub struct Scheduler {
     pub counts: Arc<Counts>,
     view: Arc<Mutex<View>>,
     queues: Arc<Mutex<HashMap<String, Arc<Queue>>>>,
+    /// Whose turn it is to wait for the watch.
+    following: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Scheduler {
@@ -138,6 +141,7 @@ impl Scheduler {
             counts: Arc::default(),
             view,
             queues: Arc::default(),
+            following: Arc::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod asks;
 mod exhaustive;
+mod following;
 mod hosts;
 mod placing;
 mod residents;

@@ -177,3 +177,64 @@ async fn three_schedulers_on_one_server_oversell_nothing() {
         assert_eq!(reader.release(id).await.unwrap().vms, 2);
     }
 }
+
+/// A cluster refuses a compare-and-set while it has the message before of the same key in hand, though that was acknowledged and
+/// the revision is right (error 10164 of nats-server). It is told as a conflict; nothing was written, and trying again is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_a_cluster_refuses_was_not_written_and_can_be_tried_again() {
+    use state::{Key, State};
+    const KEYS: usize = 8;
+    const WRITES: u64 = 150;
+    let scratch = Scratch::new("rack_lattice_cluster").unwrap();
+    let cluster = Cluster::start(scratch.path()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let settings = nats::Settings {
+        servers: cluster.servers.iter().map(Server::url).collect(),
+        ..nats::Settings::default()
+    };
+    let lattice = nats::Lattice::connect(settings, PATIENCE).await.unwrap();
+    assert_eq!(lattice.replicas(), 3);
+    let state = nats::NatsState::open(&lattice, runtime::state_clock(&clock))
+        .await
+        .unwrap();
+    let chains = (0..KEYS).map(|n| {
+        let state = state.clone();
+        async move {
+            let (key, value) = (Key::new(format!("cas/{n}")).unwrap(), |n: u64| {
+                bytes::Bytes::from(n.to_string())
+            });
+            let (mut revision, mut written, mut refused) = (state.create(&key, value(0)).await.unwrap(), 0, 0u64);
+            while written < WRITES {
+                match state.update(&key, value(written + 1), revision).await {
+                    Ok(new) => (revision, written) = (new, written + 1),
+                    Err(error) if error.kind == state::Kind::Conflict => {
+                        let found = state.get(&key).await.unwrap().unwrap();
+                        assert_eq!(
+                            (found.revision, found.value),
+                            (revision, value(written)),
+                            "nothing was written"
+                        );
+                        refused += 1;
+                        assert!(refused < 10_000, "refused again and again");
+                    }
+                    // no answer in time: it was written, or not
+                    Err(error) => {
+                        assert_eq!(error.kind, state::Kind::Unavailable, "{error}");
+                        let found = state.get(&key).await.unwrap().unwrap();
+                        written += u64::from(found.value == value(written + 1));
+                        assert_eq!(found.value, value(written));
+                        revision = found.revision;
+                    }
+                }
+            }
+            let found = state.get(&key).await.unwrap().unwrap();
+            assert_eq!((found.revision, found.value), (revision, value(WRITES)));
+            refused
+        }
+    });
+    let refused: u64 = futures::future::join_all(chains).await.into_iter().sum();
+    eprintln!(
+        "{} compare-and-sets by the only writer of each key; {refused} refused and tried again",
+        KEYS as u64 * WRITES
+    );
+}

@@ -99,6 +99,16 @@ pub struct HostCapacity {
     pub memory_bytes: u64,
     /// Disk, in bytes.
     pub disk_bytes: u64,
+    /// GPUs.
+    #[serde(default, skip_serializing_if = "none_of_it")]
+    pub gpus: u32,
+    /// Network interfaces that VMs can have.
+    #[serde(default, skip_serializing_if = "none_of_it")]
+    pub nics: u32,
+}
+
+fn none_of_it(amount: &u32) -> bool {
+    *amount == 0
 }
 
 /// A host's heartbeat, as it stands in State.
@@ -281,6 +291,8 @@ impl HostFacts {
                 vcpus: 64,
                 memory_bytes: 256 << 30,
                 disk_bytes: 4 << 40,
+                gpus: 4,
+                nics: 32,
             },
             concerns: vec!["snapshot".into()],
             version: "0.1.0".into(),

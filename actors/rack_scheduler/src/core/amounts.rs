@@ -108,6 +108,13 @@ impl Amounts {
             *mine = u32::try_from(u64::from(*mine).saturating_sub(theirs)).unwrap_or(0);
         }
     }
+    /// Puts one of `other` back.
+    #[inline]
+    pub fn give(&mut self, other: &Amounts) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
     /// This much of it is sold for each 100 that there are.
     pub fn oversold(mut self, vcpus_percent: u32, memory_percent: u32) -> Self {
         let sold = |a: u32, percent: u32| u32::try_from(u64::from(a) * u64::from(percent) / 100).unwrap_or(u32::MAX);

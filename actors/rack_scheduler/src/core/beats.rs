@@ -13,7 +13,6 @@ use super::name::check_name;
 const DEFAULT_PLACE: &str = "default";
 
 /// The racks of those hosts, and for people what was left out. What is sold of each is the given percentage of what it has.
-/// Heartbeats tell neither of GPUs nor of network interfaces, so no VM that wants some goes there.
 pub fn racks(
     hosts: &[HostInfo],
     vcpus_percent: u32,
@@ -55,8 +54,8 @@ pub fn racks(
             bounded(u64::from(facts.capacity.vcpus)),
             bounded(facts.capacity.memory_bytes >> 20),
             bounded(facts.capacity.disk_bytes >> 30),
-            0,
-            0,
+            bounded(u64::from(facts.capacity.gpus)),
+            bounded(u64::from(facts.capacity.nics)),
         ]);
         record.hosts.push(HostRecord {
             id: host.to_owned(),

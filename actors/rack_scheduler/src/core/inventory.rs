@@ -177,6 +177,17 @@ impl Inventory {
     pub fn set_whose(&mut self, whose: Option<Vec<Whose>>) {
         self.whose = whose;
     }
+    /// Sets who booked in one rack last; false when that changes what is kept of the others, too.
+    pub fn set_whose_of(&mut self, rack: &str, whose: Whose, several: bool) -> bool {
+        match (&mut self.whose, self.rack_numbers.get(rack)) {
+            (Some(all), Some(number)) if several => {
+                all[*number as usize] = whose;
+                true
+            }
+            (None, _) => !several,
+            _ => false,
+        }
+    }
     /// What is free in a rack.
     pub fn rack_room(&self, rack: u32) -> &Sums {
         &self.rack_room[rack as usize]

@@ -1,13 +1,15 @@
 //! VMs of groups onto the hosts of one rack.
 //!
 //! One kind of VM is reckoned exactly. Several kinds are vector bin packing: best fit under several weightings first
-//! (Panigrahy et al., Heuristics for Vector Bin Packing, 2011), then a bounded search host by host over maximal patterns: if
-//! there is a packing, there is one in which the first host takes as much as it can, so nothing else needs a look.
+//! (Panigrahy et al., Heuristics for Vector Bin Packing, 2011), then VMs take one another's place ([`repair`]), then a bounded
+//! search host by host over maximal patterns: if there is a packing, there is one in which the first host takes as much as it
+//! can, so nothing else needs a look.
 
 use super::amounts::{Amounts, DIMS, Sums, add, sums_fit};
 use super::inventory::Inventory;
 
 mod most;
+mod repair;
 
 pub(in crate::core) use most::most_bound;
 
@@ -94,13 +96,21 @@ impl Packing<'_> {
             return (left == 0).then(|| self.apply(rooms, items, &takes));
         }
         let weights = weights(rooms, items);
+        let wanted = items.iter().map(|i| i.count).sum::<u32>();
+        let (mut best, mut most) = (Vec::new(), 0);
         for rule in Rule::ALL {
             let (takes, placed) = self.greedy(rooms, items, &weights, rule, budget);
-            if placed == items.iter().map(|i| i.count).sum::<u32>() {
+            if placed == wanted {
                 return Some(self.apply(rooms, items, &takes));
             }
+            if placed > most {
+                (best, most) = (takes, placed);
+            }
         }
-        let takes = self.search(rooms, items, &weights, budget)?;
+        let takes = match self.repaired(rooms, items, &best, budget) {
+            Some(takes) => takes,
+            None => self.search(rooms, items, &weights, budget)?,
+        };
         Some(self.apply(rooms, items, &takes))
     }
 

@@ -32,7 +32,7 @@ use super::inventory::{Fits, Inventory, carrying};
 use super::pack::{Budget, Item, Packing, Take};
 
 /// What one request may cost: about a fifth of a second.
-const STEPS_MAX: u64 = 40_000_000;
+const STEPS_MAX: u64 = 20_000_000;
 /// What it costs to look at a rack, beside its hosts and what is tried there.
 const LOOK_STEPS: u64 = 40;
 /// Choices of rows and zones that are looked at.
@@ -143,6 +143,8 @@ struct Solver<'a> {
     carries: Vec<Option<Vec<bool>>>,
     units: Vec<Unit>,
     apart: Vec<Vec<bool>>,
+    /// By wish: the groups that it concerns.
+    concerned: Vec<Vec<bool>>,
     candidates: Vec<Candidates>,
     /// How many VMs of each class alone fit into each rack, whosever they are.
     fitting: Vec<Vec<u32>>,
@@ -162,6 +164,7 @@ impl<'a> Solver<'a> {
             carries: ask.classes.iter().map(|c| carrying(inventory, &c.labels)).collect(),
             units: vec![],
             apart: vec![],
+            concerned: vec![],
             candidates: vec![],
             fitting: vec![],
             packed: HashMap::new(),
@@ -211,6 +214,11 @@ impl<'a> Solver<'a> {
                 false => next,
             };
             next = next.max(unit.signature + 1);
+        }
+        for wish in &ask.wishes {
+            let mut concerned = vec![false; ask.groups.len()];
+            wish.groups.iter().for_each(|g| concerned[*g as usize] = true);
+            self.concerned.push(concerned);
         }
         let apart = |a: &Unit, b: &Unit| {
             let of = |g: &u32| b.groups.iter().any(|h| ask.apart[*g as usize][*h as usize]);

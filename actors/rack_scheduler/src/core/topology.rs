@@ -1,6 +1,6 @@
 //! An inventory as someone gives it: checked for duplicates, loops, levels and unknown places, then cut into racks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use wire::rack_scheduler::{HOSTS_MAX, InventoryArg, Level, PlaceArg, RACK_HOSTS_MAX, RACKS_MAX};
 
@@ -11,6 +11,8 @@ use crate::{Kind, RackError, Result};
 
 /// The place of those who name none.
 const DEFAULT_PLACE: &str = "default";
+/// Places of a loop that its error names.
+const LOOP_SHOWN_MAX: usize = 12;
 /// Percent that may be sold of what there is.
 const SOLD_PERCENT_MAX: u64 = 10_000;
 
@@ -89,23 +91,30 @@ fn places(given: &[PlaceArg]) -> Result<HashMap<&str, &PlaceArg>> {
             return Err(invalid(format!("place {} stands twice", place.id)));
         }
     }
+    // each place is walked up from once: where an earlier walk came by, there is no loop
+    let mut walked: HashSet<&str> = HashSet::new();
     for place in given {
-        let mut path = vec![place.id.as_str()];
+        let (mut path, mut on_path) = (vec![place.id.as_str()], HashSet::from([place.id.as_str()]));
         let mut at = place;
-        while let Some(within) = &at.within {
+        while let Some(within) = at.within.as_ref().filter(|_| !walked.contains(at.id.as_str())) {
             let Some(parent) = places.get(within.as_str()) else {
                 return Err(invalid(format!(
                     "place {} stands in {within}, which is not in the inventory",
                     at.id
                 )));
             };
-            if path.contains(&parent.id.as_str()) {
-                path.push(&parent.id);
-                return Err(invalid(format!("places go round in a loop: {}", path.join(" in "))));
-            }
             path.push(&parent.id);
+            if !on_path.insert(&parent.id) {
+                let more = if path.len() > LOOP_SHOWN_MAX { " in …" } else { "" };
+                path.truncate(LOOP_SHOWN_MAX);
+                return Err(invalid(format!(
+                    "places go round in a loop: {}{more}",
+                    path.join(" in ")
+                )));
+            }
             at = parent;
         }
+        walked.extend(path);
     }
     for place in given {
         if let Some(parent) = place.within.as_ref().and_then(|w| places.get(w.as_str()))

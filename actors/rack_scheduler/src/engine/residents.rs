@@ -67,7 +67,7 @@ impl Scheduler {
         let mut rack = rack_in_view();
         if rack.is_none() {
             // the view may lag behind what another scheduler has just written
-            self.read_all().await?;
+            self.catch_up().await?;
             rack = rack_in_view();
         }
         let Some(rack) = rack else { return Ok(None) };
@@ -94,8 +94,7 @@ impl Scheduler {
 
     /// Residents of all racks, as the state has them now.
     pub(super) async fn residents(&self) -> Result<Vec<PlacementRecord>> {
-        self.refresh().await?;
-        self.read_all().await?;
+        self.catch_up().await?;
         let residents: Vec<Resident> = {
             let view = self.view();
             view.racks().values().flat_map(|(_, r)| r.residents.clone()).collect()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt;
 use wire::rack_scheduler::{
     Drift, DriftKind, HostRow, HostState, Loaded, RackInventory, RackLoad, RackMark, RackQuota, RackReport, RackRow,
     ReportReply, Resources, RoomReport, TenantQuota,
@@ -10,7 +11,7 @@ use wire::rack_scheduler::{
 use super::Scheduler;
 use super::commit::encoded;
 use super::view::{key, read};
-use crate::core::amounts::{Amounts, Sums, add, sums_to_wire};
+use crate::core::amounts::{Amounts, Sums, add, sums_fit, sums_to_wire};
 use crate::core::change::vm_name;
 use crate::core::ledger::{RACK_VERSION, RackChange, RackRecord, TenantRecord, VERSION};
 use crate::core::name::check_name;
@@ -21,6 +22,8 @@ use crate::{Kind, RackError, Result};
 const HOSTS_SHOWN_MAX: usize = 1_000;
 /// Racks in one answer without hosts.
 const RACKS_SHOWN_MAX: usize = 2_000;
+/// Racks that are written at once.
+const LOADED_AT_ONCE: usize = 32;
 /// VMs of one report.
 const REPORT_VMS_MAX: usize = 10_000;
 
@@ -43,30 +46,36 @@ impl Scheduler {
                 }
             }
         }
-        let mut loaded = Loaded { racks: 0, hosts: 0 };
-        for (id, record) in racks {
-            loaded.racks += 1;
-            loaded.hosts += record.hosts.len() as u64;
-            self.load_rack(&id, record, request.replace).await?;
+        let hosts = racks.values().map(|r| r.hosts.len() as u64).sum();
+        let loaded = Loaded {
+            racks: racks.len() as u64,
+            hosts,
+        };
+        let each = racks
+            .into_iter()
+            .map(|(id, record)| self.load_rack(id, record, request.replace));
+        let mut each = futures::stream::iter(each).buffered(LOADED_AT_ONCE);
+        while let Some(outcome) = each.next().await {
+            outcome?;
         }
         Ok(loaded)
     }
 
-    async fn load_rack(&self, id: &str, fresh: RackRecord, replace: bool) -> Result<()> {
+    async fn load_rack(&self, id: String, fresh: RackRecord, replace: bool) -> Result<()> {
         let record = RackRecord {
             version: RACK_VERSION,
             ..fresh
         };
-        match self.state.create(&key("racks", id)?, encoded(&record)?).await {
+        match self.state.create(&key("racks", &id)?, encoded(&record)?).await {
             Ok(revision) => {
-                self.view().apply(id, revision, record);
+                self.view().apply(&id, revision, record);
                 return Ok(());
             }
             Err(error) if error.kind == state::Kind::Conflict => {}
             Err(error) => return Err(error.into()),
         }
         let change = RackChange::Load { fresh: record, replace };
-        self.change_rack(id, change).await.map(|_| ())
+        self.change_rack(&id, change).await.map(|_| ())
     }
 
     pub(super) fn known_rack_of(&self, host: &str) -> Result<String> {
@@ -188,16 +197,26 @@ impl Scheduler {
                     *vms.entry(format!("{}/{group}", booking.placement)).or_default() += taken.vms.len() as u64;
                 }
             }
-            let drift = match self.state.get(&key("reports", &host.id)?).await? {
+            let taken = booked.get(host.id.as_str()).copied().unwrap_or_default();
+            let mut drift = match self.state.get(&key("reports", &host.id)?).await? {
                 None => vec![],
                 Some(entry) => self.drift(&read::<RackReport>(&entry)?, record, &mut names).await?,
             };
             debug_assert!(all || !host.id.is_empty());
+            if !sums_fit(&taken, &host.sold.times(1)) {
+                drift.push(Drift {
+                    kind: DriftKind::Short,
+                    placement: String::new(),
+                    vm: String::new(),
+                    booked: sums_to_wire(&taken),
+                    actual: host.sold.to_wire(),
+                });
+            }
             rows.push(HostRow {
                 id: host.id.clone(),
                 state: host.now(),
                 sold: host.sold.to_wire(),
-                booked: sums_to_wire(booked.get(host.id.as_str()).unwrap_or(&Sums::default())),
+                booked: sums_to_wire(&taken),
                 vms,
                 drift,
             });

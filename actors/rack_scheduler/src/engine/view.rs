@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures::{FutureExt, StreamExt};
-use state::{Change, Entry, Key, LIST_ENTRIES_MAX, Prefix, State, Watch};
+use state::{Entry, Key, LIST_ENTRIES_MAX, Prefix, State, Watch};
 
 use super::Scheduler;
 use crate::core::inventory::{Fits, Inventory, Whose};
@@ -30,9 +29,11 @@ pub struct View {
     others: usize,
     whose_changed: bool,
     stale: bool,
-    loaded: bool,
-    watch: Option<Watch>,
-    newest: u64,
+    /// Every record was read once.
+    pub(super) loaded: bool,
+    pub(super) watch: Option<Watch>,
+    /// The newest revision that the watch told.
+    pub(super) seen: u64,
 }
 
 impl std::fmt::Debug for View {
@@ -97,25 +98,27 @@ impl View {
         self.hosts.get(id).copied()
     }
     /// That record of a rack, or a newer one, is known.
-    fn knows(&self, id: &str, revision: u64) -> bool {
+    pub(super) fn knows(&self, id: &str, revision: u64) -> bool {
         self.racks.get(id).is_some_and(|(known, _)| *known >= revision)
     }
     /// Takes in a record, unless a newer one is known.
     pub fn apply(&mut self, id: &str, revision: u64, record: RackRecord) {
-        self.newest = self.newest.max(revision);
         if let Some((known, before)) = self.racks.get(id) {
             if *known >= revision {
                 return;
             }
             let same_hosts = before.hosts == record.hosts && before.row == record.row && before.zone == record.zone;
-            let whose = self.whose(before);
             self.stale |= !same_hosts;
-            self.others -= usize::from(whose == Whose::Others);
-            self.whose_changed |= whose != self.whose(&record);
+            let (before, after) = (self.whose(before), self.whose(&record));
+            self.others -= usize::from(before == Whose::Others);
+            self.others += usize::from(after == Whose::Others);
+            if before != after && !self.stale {
+                self.whose_changed |= !self.table.set_whose_of(id, after, self.others > 0);
+            }
         } else {
             self.stale = true;
+            self.others += usize::from(self.whose(&record) == Whose::Others);
         }
-        self.others += usize::from(self.whose(&record) == Whose::Others);
         self.racks.insert(id.to_owned(), (revision, record));
         if !self.stale {
             self.set_rooms(id);
@@ -169,7 +172,7 @@ impl View {
             self.remove(id);
         }
     }
-    fn remove(&mut self, id: &str) {
+    pub(super) fn remove(&mut self, id: &str) {
         if let Some((_, record)) = self.racks.remove(id) {
             self.others -= usize::from(self.whose(&record) == Whose::Others);
             self.stale = true;
@@ -224,80 +227,11 @@ pub(super) async fn all(state: &dyn State, below: &str) -> Result<Vec<Entry>> {
     }
 }
 
-fn rack_id(key: &Key) -> &str {
+pub(super) fn rack_id(key: &Key) -> &str {
     key.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 impl Scheduler {
-    /// Takes in what changed since; the first time, everything.
-    ///
-    /// # Errors
-    /// When the state can't be read.
-    pub async fn refresh(&self) -> Result<()> {
-        if !self.view().loaded {
-            return self.read_all().await;
-        }
-        let mut guard = self.view();
-        let Some(mut watch) = guard.watch.take() else {
-            return Ok(());
-        };
-        // what is there already is taken; nothing is waited for
-        let alive = loop {
-            match watch.next().now_or_never() {
-                None => break true,
-                // what this scheduler wrote comes back: nothing new
-                Some(Some(Ok(Change::Put(entry)))) if guard.knows(rack_id(&entry.key), entry.revision) => {}
-                Some(Some(Ok(Change::Put(entry)))) => match read_rack(&entry) {
-                    Ok(record) => guard.apply(rack_id(&entry.key), entry.revision, record),
-                    Err(error) => tracing::warn!(%error, "a rack is left out"),
-                },
-                Some(Some(Ok(Change::Deleted { key, revision }))) => guard.forget(rack_id(&key), revision),
-                Some(Some(Err(error))) => {
-                    tracing::debug!(%error, "the watch ended; everything is read again");
-                    break false;
-                }
-                Some(None) => break false,
-            }
-        };
-        match alive {
-            true => guard.watch = Some(watch),
-            false => guard.loaded = false,
-        }
-        Ok(())
-    }
-
-    /// Reads every rack's record.
-    pub(super) async fn read_all(&self) -> Result<()> {
-        let entries = all(&*self.state, RACKS).await?;
-        let mut newest = 0;
-        {
-            let mut view = self.view();
-            let there: std::collections::BTreeSet<&str> = entries.iter().map(|e| rack_id(&e.key)).collect();
-            let gone: Vec<String> = view
-                .racks
-                .keys()
-                .filter(|id| !there.contains(id.as_str()))
-                .cloned()
-                .collect();
-            for id in gone {
-                view.remove(&id);
-            }
-            for entry in &entries {
-                match read_rack(entry) {
-                    Ok(record) => view.apply(rack_id(&entry.key), entry.revision, record),
-                    Err(error) => tracing::warn!(%error, "a rack is left out"),
-                }
-            }
-            newest = newest.max(view.newest);
-        }
-        // a watch saves looking; without one, lost compare-and-sets bring the view up to date
-        let watch = self.state.watch(&Prefix::below(&Key::new(RACKS)?), newest).await;
-        let mut view = self.view();
-        view.watch = watch.ok();
-        view.loaded = true;
-        Ok(())
-    }
-
     /// Reads one rack's record and takes it in.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use wire::HostId;
-use wire::rack_scheduler::{Provided, RackInventory, RackLoad, RackProvide, RackWithdraw};
+use wire::rack_scheduler::{DriftKind, Provided, RackInventory, RackLoad, RackProvide, RackWithdraw};
 
 use super::asks::{ask, fleet};
 use super::standing::{booked, embedded, names, records, scheduler_on};
@@ -169,6 +169,8 @@ async fn hosts_that_beat_join_and_those_that_are_lost_take_nothing() {
             vcpus: 8,
             memory_bytes: 8 << 30,
             disk_bytes: 1 << 40,
+            gpus: 2,
+            nics: 16,
         };
         info
     };
@@ -219,6 +221,7 @@ async fn hosts_that_beat_join_and_those_that_are_lost_take_nothing() {
         ),
         (3, 32, "z1")
     );
+    assert_eq!((report.racks[0].sold.gpus, report.racks[0].sold.nics), (4, 32));
     let placed = scheduler.place(&ask(4, 2), None).await.unwrap();
     // a rack's host falls silent: what is booked stays, and it takes nothing new
     let bus = Arc::new(bus::InProcess::new());
@@ -238,6 +241,32 @@ async fn hosts_that_beat_join_and_those_that_are_lost_take_nothing() {
         scheduler.place(&ask(4, 2), None).await.unwrap_err().kind,
         Kind::Conflict
     );
+    // a host that lost memory has less than is booked on it: the inventory says so, and takes it for what it is now
+    let bus = Arc::new(bus::InProcess::new());
+    let smaller = |id: &str| {
+        let mut info = beat(id, "r1", Beat::Up);
+        info.facts.capacity.memory_bytes = 1 << 30;
+        info
+    };
+    tell_of(bus.clone(), vec![smaller("n1"), smaller("n2")]).await;
+    let scheduler = on(bus);
+    assert_eq!(scheduler.take_beats().await.unwrap(), 1);
+    let shown = RackInventory {
+        rack: Some("r1".into()),
+        ..RackInventory::default()
+    };
+    let report = scheduler.inventory(&shown).await.unwrap();
+    let short = report.racks[0].hosts.iter().filter(|h| h.booked.memory_mib > 0);
+    for host in short {
+        let drift: Vec<_> = host
+            .drift
+            .iter()
+            .map(|d| (d.kind, d.booked.memory_mib, d.actual.memory_mib))
+            .collect();
+        assert_eq!(drift, vec![(DriftKind::Short, host.booked.memory_mib, 1024)]);
+    }
+    let drifts: usize = report.racks[0].hosts.iter().map(|h| h.drift.len()).sum();
+    assert!(drifts > 0);
     scheduler.release(&placed.id).await.unwrap();
     assert_eq!(booked(&records(&scheduler).await), 0);
 }

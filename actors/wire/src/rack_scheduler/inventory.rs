@@ -231,6 +231,8 @@ pub enum DriftKind {
     Unbooked,
     /// Booked with other amounts.
     Differs,
+    /// The host has less than is booked on it: its heartbeats, or a file, say less than before. No VM is named.
+    Short,
 }
 
 /// One difference between booked and actual.

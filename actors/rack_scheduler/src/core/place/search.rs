@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::wishes::heeded;
+use wire::rack_scheduler::RelationKind;
+
+use super::wishes::place_of;
 use super::{Budget, Found, LOOK_STEPS, Solver, mixed};
 use crate::core::amounts::{Amounts, DIMS, Sums, add};
 use crate::core::pack::Take;
@@ -44,6 +46,15 @@ pub(super) struct Best {
     pub(super) found: Option<Found>,
     /// Where the steps of one descent end: nearer once it has found something.
     ends_at: u64,
+}
+
+/// A wish that concerns a unit, given the homes so far.
+struct WishSoFar {
+    kind: RelationKind,
+    /// Groups of the unit.
+    mine: u32,
+    at: HashMap<u32, u32>,
+    all: u32,
 }
 
 impl Best {
@@ -217,6 +228,7 @@ impl Solver<'_> {
     /// Racks to try for a unit, the best first, and whether these are all.
     fn choices(&mut self, unit: usize, partial: &Partial, roomy: bool) -> (Vec<u32>, bool) {
         let signature = self.units[unit].signature;
+        let wishes = self.wishes_of(unit, partial);
         let ours = |rack: &u32| partial.used.get(rack);
         let clash = |used: &Used| used.units.iter().any(|other| self.apart[unit][*other]);
         let list: Vec<(u64, u32)> = self.candidates[signature].list.clone();
@@ -226,12 +238,7 @@ impl Solver<'_> {
             .filter(|(_, rack)| self.may(unit, *rack) && ours(rack).is_none_or(|used| !clash(used)))
             .map(|(score, rack)| {
                 let score = if roomy { u64::MAX - score } else { score };
-                (
-                    self.against_wishes(unit, rack, partial),
-                    ours(&rack).is_none(),
-                    score,
-                    rack,
-                )
+                (self.against_wishes(&wishes, rack), ours(&rack).is_none(), score, rack)
             })
             .collect();
         racks.sort_unstable();
@@ -246,23 +253,54 @@ impl Solver<'_> {
         (racks.into_iter().map(|(.., rack)| rack).collect(), whole)
     }
 
-    /// How many wishes this rack would go against, given the homes so far.
-    fn against_wishes(&self, unit: usize, rack: u32, partial: &Partial) -> u32 {
-        let (ask, groups) = (self.ask, &self.units[unit].groups);
-        let mut against = 0;
-        for wish in ask
-            .wishes
-            .iter()
-            .filter(|w| w.groups.iter().any(|g| groups.contains(g)))
-        {
-            for (other, (home, _)) in &partial.homes {
-                if !self.units[*other].groups.iter().any(|g| wish.groups.contains(g)) {
-                    continue;
-                }
-                against += u32::from(!heeded(wish.kind, self.inventory, *home, rack));
+    /// For each wish that concerns a unit: how many groups it has at each place so far, and in all.
+    fn wishes_of(&mut self, unit: usize, partial: &Partial) -> Vec<WishSoFar> {
+        let mut wishes = Vec::new();
+        for (wish, concerns) in self.ask.wishes.iter().zip(&self.concerned) {
+            let count = |unit: usize| {
+                self.units[unit]
+                    .groups
+                    .iter()
+                    .filter(|g| concerns[**g as usize])
+                    .count() as u32
+            };
+            let mine = count(unit);
+            if mine == 0 {
+                continue;
             }
+            let (mut at, mut all) = (HashMap::new(), 0);
+            for (other, (home, _)) in &partial.homes {
+                let others = count(*other);
+                *at.entry(place_of(wish.kind, self.inventory, *home)).or_default() += others;
+                all += others;
+            }
+            wishes.push(WishSoFar {
+                kind: wish.kind,
+                mine,
+                at,
+                all,
+            });
         }
-        against
+        self.budget.spend((wishes.len() * partial.homes.len()) as u64 * 4);
+        wishes
+    }
+
+    /// How many pairs would give way in this rack.
+    fn against_wishes(&self, wishes: &[WishSoFar], rack: u32) -> u32 {
+        let of = |wish: &WishSoFar| {
+            let here = wish
+                .at
+                .get(&place_of(wish.kind, self.inventory, rack))
+                .copied()
+                .unwrap_or(0);
+            let against = if wish.kind == RelationKind::Apart {
+                here
+            } else {
+                wish.all - here
+            };
+            against * wish.mine
+        };
+        wishes.iter().map(of).sum()
     }
 
     /// Pairs of groups that a preferred relation is not heeded between.

@@ -2,6 +2,8 @@
 //! place. Where one can't be had whole, the search takes racks first that go against few pairs of groups ([`super::search`]), and
 //! then units are moved and exchanged by simulated annealing (Kirkpatrick, Gelatt, Vecchi, 1983), with seeded chance.
 
+use std::collections::HashMap;
+
 use wire::rack_scheduler::RelationKind;
 
 use super::fewer::Roomiest;
@@ -11,36 +13,39 @@ use crate::core::ask::Ask;
 use crate::core::inventory::{Fits, Inventory};
 
 /// Wishes that are tried one after the other.
-const TRIED_MAX: usize = 16;
+const TRIED_MAX: usize = 8;
 /// What one such trial may cost.
-const TRIAL_STEPS_MAX: u64 = 4_000_000;
+const TRIAL_STEPS_MAX: u64 = 3_000_000;
 /// Turns of annealing: so many, and so many more for each unit.
 const TURNS_MIN: u64 = 2_000;
 const TURNS_A_UNIT: u64 = 500;
 /// Pairs of groups more that go against wishes, which are taken in two of three cases while the search is hottest.
 const HOTTEST: f32 = 1.5;
 
-/// Groups in these two racks are as the relation wants them.
-pub(super) fn heeded(kind: RelationKind, inventory: &Inventory, a: u32, b: u32) -> bool {
-    let (here, there) = (&inventory.racks[a as usize], &inventory.racks[b as usize]);
+/// Where a relation looks for those that it wants together, or apart.
+pub(super) fn place_of(kind: RelationKind, inventory: &Inventory, rack: u32) -> u32 {
+    let here = &inventory.racks[rack as usize];
     match kind {
-        RelationKind::Apart => a != b,
-        RelationKind::Together => a == b,
-        RelationKind::NearRow => here.row == there.row,
-        RelationKind::NearZone => here.zone == there.zone,
+        RelationKind::Apart | RelationKind::Together => rack,
+        RelationKind::NearRow => here.row,
+        RelationKind::NearZone => here.zone,
     }
 }
 
 /// Pairs of groups with homes that a preferred relation between them is not heeded for.
 pub fn broken(inventory: &Inventory, ask: &Ask, homes: &[Option<u32>]) -> u64 {
+    let pairs = |n: u64| n * n.saturating_sub(1) / 2;
     let mut broken = 0;
     for wish in &ask.wishes {
-        let home = |g: &u32| homes[*g as usize];
-        let of: Vec<u32> = wish.groups.iter().filter_map(home).collect();
-        for (n, a) in of.iter().enumerate() {
-            let against = of[..n].iter().filter(|b| !heeded(wish.kind, inventory, *a, **b));
-            broken += against.count() as u64;
+        let mut at: HashMap<u32, u64> = HashMap::new();
+        for home in wish.groups.iter().filter_map(|g| homes[*g as usize]) {
+            *at.entry(place_of(wish.kind, inventory, home)).or_default() += 1;
         }
+        let together: u64 = at.values().map(|n| pairs(*n)).sum();
+        broken += match wish.kind {
+            RelationKind::Apart => together,
+            _ => pairs(at.values().sum()) - together,
+        };
     }
     broken
 }
@@ -159,18 +164,18 @@ impl Solver<'_> {
 
     /// Makes moves, when every rack then holds its units whole.
     fn moved(&mut self, homes: &mut Homes, moves: &[(usize, u32)], memory: &mut Memory) -> bool {
-        let mut after = homes.clone();
-        moves.iter().for_each(|(unit, rack)| after.go(*unit, *rack));
-        let fine = moves.iter().all(|(unit, rack)| {
-            let clash = after.sets[rack].iter().any(|other| self.apart[*unit][*other]);
+        let back: Vec<(usize, u32)> = moves.iter().map(|(unit, _)| (*unit, homes.of[unit])).collect();
+        moves.iter().for_each(|(unit, rack)| homes.go(*unit, *rack));
+        let mut fine = moves.iter().all(|(unit, rack)| {
+            let clash = homes.sets[rack].iter().any(|other| self.apart[*unit][*other]);
             !clash && self.allowed(*unit, *rack)
         });
-        let fine = fine
+        fine = fine
             && moves
                 .iter()
-                .all(|(_, rack)| self.whole(*rack, &after.sets[rack], memory).is_some());
-        if fine {
-            *homes = after;
+                .all(|(_, rack)| self.whole(*rack, &homes.sets[rack], memory).is_some());
+        if !fine {
+            back.iter().for_each(|(unit, rack)| homes.go(*unit, *rack));
         }
         fine
     }
@@ -184,19 +189,18 @@ impl Solver<'_> {
 
     /// Pairs that give way which a group of these units is one of.
     fn against(&mut self, units: &[usize], homes: &[Option<u32>]) -> u64 {
-        let of = |g: u32| units.iter().any(|u| self.units[*u].groups.contains(&g));
+        let moved: Vec<u32> = units.iter().flat_map(|u| &self.units[*u].groups).copied().collect();
         let (mut against, mut looked) = (0, 0);
-        for wish in &self.ask.wishes {
-            for (n, a) in wish.groups.iter().enumerate() {
-                let (Some(here), mine) = (homes[*a as usize], of(*a)) else {
-                    continue;
-                };
-                looked += 1;
-                for b in wish.groups[..n].iter().filter(|b| mine || of(**b)) {
-                    let there = homes[*b as usize];
-                    against += u64::from(there.is_some_and(|there| !heeded(wish.kind, self.inventory, here, there)));
-                    looked += 1;
+        for (wish, concerns) in self.ask.wishes.iter().zip(&self.concerned) {
+            let apart = wish.kind == RelationKind::Apart;
+            for (n, a) in moved.iter().enumerate().filter(|(_, a)| concerns[**a as usize]) {
+                let Some(here) = homes[*a as usize] else { continue };
+                let here = place_of(wish.kind, self.inventory, here);
+                for b in wish.groups.iter().filter(|b| !moved[..=n].contains(b)) {
+                    let there = homes[*b as usize].map(|rack| place_of(wish.kind, self.inventory, rack));
+                    against += u64::from(there.is_some_and(|there| (there == here) == apart));
                 }
+                looked += wish.groups.len() as u64;
             }
         }
         self.budget.spend(looked);
