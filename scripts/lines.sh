@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 at=${1:-}
 [ $# -gt 0 ] && shift
 [ $# -gt 0 ] || set -- actors/runtime backends/bus backends/state backends/jobs backends/nats
-list() { if [ -n "$at" ]; then git ls-tree -r --name-only "$at" "$1/src"; else git ls-files "$1/src"; fi; }
+list() { if [ -n "$at" ]; then git ls-tree -r --name-only "$at" "${1#./}/src"; else git ls-files "$1/src"; fi; }
 text() { if [ -n "$at" ]; then git show "$at:$1"; else cat "$1"; fi; }
 all=0 code=0
 for room; do

@@ -15,10 +15,10 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::{ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectStore, PutOptions, RetryConfig};
-use store::{Key, Kind, Meta, Result, Store, StoreError, Tried, split_prefix};
+use store::{Key, Kind, Meta, Result, Store, StoreError, Tried, chain_text, split_prefix};
 
 use crate::Timeouts;
-use crate::error::{chain_text, kind_of_object_store};
+use crate::error::kind_of_object_store;
 
 /// Requests that the SDK repeats within one call before it gives up; whoever calls the store has a policy of its own.
 const SDK_RETRIES_MAX: usize = 2;

@@ -50,22 +50,6 @@ pub(crate) fn from_io(operation: &'static str, object: &str, e: &io::Error) -> S
     StoreError::new(kind_of_io(e), operation, object, e)
 }
 
-/// The kind of an HTTP status that is no success.
-fn kind_of_status(status: u16) -> Kind {
-    match status {
-        400 | 411 | 412 => Kind::Invalid,
-        401 | 403 | 407 => Kind::Denied,
-        404 | 410 => Kind::NotFound,
-        408 | 504 => Kind::Timeout,
-        413 => Kind::TooLarge,
-        416 => Kind::Truncated,
-        429 | 503 => Kind::SlowDown,
-        507 => Kind::Full,
-        500.. => Kind::Unavailable,
-        _ => Kind::Other,
-    }
-}
-
 /// The kind of an error of `object_store`: its own where it tells, else what lies deepest in the chain that tells.
 pub(crate) fn kind_of_object_store(e: &object_store::Error) -> Kind {
     use object_store::Error as E;
@@ -82,7 +66,7 @@ fn kind_of_chain(e: &(dyn Error + 'static)) -> Kind {
     let mut link: Option<&(dyn Error + 'static)> = Some(e);
     while let Some(error) = link {
         if let Some(status) = status_in(&error.to_string()) {
-            return kind_of_status(status);
+            return Kind::of_status(status);
         }
         if let Some(http) = error.downcast_ref::<object_store::client::HttpError>() {
             kind = kind_of_http(http.kind());
@@ -126,19 +110,4 @@ fn kind_of_http(kind: object_store::client::HttpErrorKind) -> Kind {
         H::Connect | H::Request => Kind::Unavailable,
         _ => Kind::Other,
     }
-}
-
-/// The whole chain as one line: the SDK's outermost text alone often says nothing.
-pub(crate) fn chain_text(e: &dyn Error) -> String {
-    let mut text = e.to_string();
-    let mut link = e.source();
-    while let Some(error) = link {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        link = error.source();
-    }
-    text
 }

@@ -12,7 +12,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use store::Kind;
+use store::{Kind, chain_text};
 
 use crate::line::Stalled;
 
@@ -159,17 +159,10 @@ fn kind_of_answer(status: u16, code: &str) -> Kind {
         _ => {}
     }
     match status {
-        401 | 403 | 407 => Kind::Denied,
-        404 | 410 => Kind::NotFound,
-        408 | 504 => Kind::Timeout,
-        413 => Kind::TooLarge,
-        416 => Kind::Truncated,
-        429 | 503 => Kind::SlowDown,
-        507 => Kind::Full,
+        // a redirect to another region, a method that the server doesn't know
+        300..=308 | 405 => Kind::Invalid,
         501 => Kind::Other,
-        500.. => Kind::Unavailable,
-        300..=308 | 400 | 405 | 411 | 412 => Kind::Invalid,
-        _ => Kind::Other,
+        _ => Kind::of_status(status),
     }
 }
 
@@ -230,19 +223,4 @@ fn kind_of_chain(error: &(dyn Error + 'static)) -> Option<Kind> {
         link = e.source();
     }
     kind
-}
-
-/// The whole chain as one line: the SDK's outermost text alone often says nothing.
-pub(crate) fn chain_text(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut link = error.source();
-    while let Some(e) = link {
-        let more = e.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        link = e.source();
-    }
-    text
 }

@@ -30,6 +30,39 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// The kind of an HTTP status that is no success, for servers that say no more than that.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            400 | 411 | 412 => Self::Invalid,
+            401 | 403 | 407 => Self::Denied,
+            404 | 410 => Self::NotFound,
+            408 | 504 => Self::Timeout,
+            413 => Self::TooLarge,
+            416 => Self::Truncated,
+            429 | 503 => Self::SlowDown,
+            507 => Self::Full,
+            500.. => Self::Unavailable,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An error and what it came of as one line: an SDK's outermost text alone often says nothing.
+pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut link = error.source();
+    while let Some(e) = link {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        link = e.source();
+    }
+    text
+}
+
 /// An error of a store: which operation on which object failed, and how.
 #[derive(Debug, Clone)]
 pub struct StoreError {

@@ -48,7 +48,7 @@ mod throttled;
 mod tests;
 
 pub use counting::{Counters, Counting, Counts, OperationCount};
-pub use error::{Kind, StoreError};
+pub use error::{Kind, StoreError, chain_text};
 #[cfg(any(test, feature = "testing"))]
 pub use flaky::{Faults, Flaky};
 pub use key::{KEY_BYTES_MAX, KEY_JOINED_BYTES_MAX, Key, split_prefix};
