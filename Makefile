@@ -15,7 +15,8 @@ FUZZ_S ?= 60
 # the sanitizer's flags want a nightly compiler: RUSTC_BOOTSTRAP lets the stable one take them, here and nowhere else
 FUZZ_BIN := $(HOME)/.cache/windlass/cargo-fuzz/bin
 PYTHON ?= python3
-# CONTRIBUTING's example is in nobody's binary: its test builds our crates once more, so without optimisation
+# CONTRIBUTING's example is in nobody's binary: its test builds our crates once more, so without optimisation. All of the
+# workspace is named, so that other people's crates are those of the run before
 EXAMPLE_FLAGS := $(foreach room,repo snapshot rack_scheduler,--config profile.dev.package.windlass-$(room).opt-level=0)
 
 .DEFAULT_GOAL := help
@@ -32,9 +33,8 @@ test: deps-test ## Everything: format, lints, doc tests, unit, property, kill an
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked $(CARGO_FLAGS) -- -D warnings
 	$(CARGO) test --workspace --doc --quiet --locked $(CARGO_FLAGS)
-	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
 	$(CARGO) nextest run --workspace --locked $(CARGO_FLAGS)
-	$(CARGO) nextest run -p windlass --bin windlass --features example --locked $(EXAMPLE_FLAGS) $(CARGO_FLAGS) -E 'test(example)'
+	$(CARGO) nextest run --workspace --bin windlass --features windlass/example --locked $(EXAMPLE_FLAGS) $(CARGO_FLAGS) -E 'test(example)'
 
 lint: ## Format check and clippy, warnings are errors
 	$(CARGO) fmt --all --check
@@ -47,7 +47,6 @@ doc: ## API documentation of our own crates
 	$(CARGO) doc --workspace --no-deps --locked $(CARGO_FLAGS)
 
 torture: deps-torture ## Every test, the seeded ones at length: make torture SEEDS=10000 [SEED=7]
-	$(CARGO) build --bin windlass --locked $(CARGO_FLAGS)
 	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
 	  WINDLASS_RACK_REQUESTS=100000 WINDLASS_RACK_KILLS=50 PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)

@@ -176,7 +176,7 @@ fn the_example_of_a_concern_stays_small_and_out_of_every_build() {
         "an optional dependency of the root"
     );
     assert!(
-        read("Makefile").contains("--features example"),
+        read("Makefile").contains("--features windlass/example"),
         "make test builds and runs it"
     );
 }
