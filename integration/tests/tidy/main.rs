@@ -98,9 +98,15 @@ fn is_test(path: &Path) -> bool {
         || path.file_name().is_some_and(|n| n == "tests.rs")
 }
 
-/// The part of a file that ships: what stands before its `mod tests {`.
+/// The part of a file that ships: what stands before its `mod tests {`. A mere `mod tests;` ends nothing.
 fn shipped(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+    const MARK: &str = "#[cfg(test)]\nmod ";
+    let is_block = |at: &usize| {
+        let line = text[at + MARK.len()..].lines().next();
+        line.is_some_and(|line| line.ends_with('{'))
+    };
+    let begins = text.match_indices(MARK).map(|(at, _)| at).find(is_block);
+    begins.map_or(text, |at| &text[..at])
 }
 
 #[test]
