@@ -1,6 +1,12 @@
 //! Where logs go, and what is logged.
 
+use std::fmt;
+
 use config::LogFormat;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, reload};
 use wire::{Code, ErrorBody};
 
@@ -19,6 +25,20 @@ impl LogLevel {
     }
 }
 
+/// Lines that are written while a concern decides on a request have that request's span.
+struct InTrace<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for InTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        runtime::within_span(|| self.0.format_event(context, writer, event))
+    }
+}
+
 /// Sends logs to standard error. To be called once.
 pub fn to_stderr(level: &str, format: LogFormat) -> LogLevel {
     // the level was checked when it was loaded
@@ -29,7 +49,11 @@ pub fn to_stderr(level: &str, format: LogFormat) -> LogLevel {
     // a second call in one process (tests) keeps the first
     match format {
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .map_event_format(InTrace)
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             let _set_before = builder.try_init();
             LogLevel(Box::new(move |filter| handle.reload(filter)))
@@ -39,6 +63,7 @@ pub fn to_stderr(level: &str, format: LogFormat) -> LogLevel {
             let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
             let builder = builder
                 .with_ansi(std::io::stderr().is_terminal() && !no_colour)
+                .map_event_format(InTrace)
                 .with_filter_reloading();
             let handle = builder.reload_handle();
             let _set_before = builder.try_init();

@@ -183,11 +183,12 @@ fn event_filter(text: Option<&str>) -> Result<EventFilter, ErrorBody> {
     };
     match text.split_once('.') {
         None => ConcernName::new(text).map(EventFilter::Concern).map_err(invalid),
-        Some((concern, what)) => match Subject::event(concern, what) {
-            Ok(Subject::Event { concern, what }) => Ok(EventFilter::Exactly(concern, what)),
-            Ok(other) => Err(ErrorBody::new(Code::Internal, format!("{other} is not an event"))),
-            Err(e) => Err(invalid(e)),
-        },
+        Some((concern, what)) => {
+            // both tokens are looked at
+            let subject = Subject::event(concern, what).map_err(invalid)?;
+            let concern = ConcernName::new(subject.concern()).map_err(invalid)?;
+            Ok(EventFilter::Exactly(concern, what.to_owned()))
+        }
     }
 }
 

@@ -195,8 +195,10 @@ fn of_concern(page: &mut Page, concern: &wire::house::ConcernStatus, measures: O
         "counter",
         "Requests answered, by verb and by code (ok, or the error's).",
     );
-    for ((verb, code), count) in &measures.answered {
-        page.sample(&requests, &[("verb", verb), ("code", code)], count);
+    for (verb, outcomes) in &measures.answered {
+        for (code, count) in outcomes {
+            page.sample(&requests, &[("verb", verb), ("code", code)], count);
+        }
     }
     let took = name("request_duration_seconds");
     page.family(

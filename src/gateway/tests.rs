@@ -219,7 +219,7 @@ async fn events_reach_followers_until_the_daemon_ends() {
         let Received::Event { subject, payload } = received else {
             panic!("{received:?}")
         };
-        if subject.concern().as_str() != "hosts" {
+        if subject.concern() != "hosts" {
             break (subject, payload);
         }
     };
@@ -230,7 +230,7 @@ async fn events_reach_followers_until_the_daemon_ends() {
     );
     daemon.end().await;
     while let Some(last) = tokio::time::timeout(Duration::from_secs(10), all.next()).await.unwrap() {
-        assert!(matches!(&last, Received::Event { subject, .. } if subject.concern().as_str() == "hosts"));
+        assert!(matches!(&last, Received::Event { subject, .. } if subject.concern() == "hosts"));
     }
     assert_eq!(
         tokio::time::timeout(Duration::from_secs(10), none.next())

@@ -1,7 +1,7 @@
 //! What the author of a concern writes.
 
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
+use std::future::Future;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 use wire::job::JobAccepted;
-use wire::{Code, ErrorBody, Headers, Request};
+use wire::trace::TraceContext;
+use wire::{Code, ErrorBody, Headers, Request, Subject};
 
 use crate::job_runner::{Kinds, Runner};
 use crate::rounds::Round;
-use crate::traced::Traced;
 
 /// A concern: built by a factory, one message at a time, on its own thread.
 ///
@@ -64,13 +64,13 @@ pub trait Concern: Sized + Unpin + 'static {
 /// What surrounds a request.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The verb it was sent to.
-    pub verb: String,
+    /// What it was sent to.
+    pub subject: Subject,
     /// Its headers; they always name a trace.
     pub headers: Headers,
     /// When its asker stops waiting.
     pub deadline: Option<Instant>,
-    pub(crate) traced: Traced,
+    pub(crate) trace: TraceContext,
     pub(crate) runner: Runner,
 }
 
@@ -92,7 +92,14 @@ impl Call {
 }
 
 /// What follows from a decision: a future, and then the answer.
-pub struct Effect<A, T>(LocalBoxFuture<'static, Finish<A, T>>);
+pub struct Effect<A, T>(Work<A, T>);
+
+/// What an effect has to do yet.
+pub(crate) enum Work<A, T> {
+    /// Nothing: the answer was known at once, and costs no future.
+    Answer(Result<T, ErrorBody>),
+    Run(LocalBoxFuture<'static, Finish<A, T>>),
+}
 
 /// How an effect ends.
 pub(crate) enum Finish<A, T> {
@@ -107,11 +114,11 @@ pub(crate) type Decide<A, T> = Box<dyn FnOnce(&mut A) -> Result<T, ErrorBody>>;
 impl<A: 'static, T: 'static> Effect<A, T> {
     /// The answer, known at once.
     pub fn answer(result: Result<T, ErrorBody>) -> Self {
-        Self(ready(Finish::Answer(result)).boxed_local())
+        Self(Work::Answer(result))
     }
     /// A future that ends with the answer. It runs on the concern's thread: it may wait, and must not block.
     pub fn run(future: impl Future<Output = Result<T, ErrorBody>> + 'static) -> Self {
-        Self(future.map(Finish::Answer).boxed_local())
+        Self(Work::Run(future.map(Finish::Answer).boxed_local()))
     }
     /// A future, then a decision on what came of it. Not decided when the concern died in between: the asker hears
     /// `internal` then.
@@ -121,14 +128,14 @@ impl<A: 'static, T: 'static> Effect<A, T> {
     ) -> Self {
         let finish =
             |outcome| Finish::Decide(Box::new(move |concern: &mut A| decide(concern, outcome)) as Decide<A, T>);
-        Self(future.map(finish).boxed_local())
+        Self(Work::Run(future.map(finish).boxed_local()))
     }
-    pub(crate) fn into_future(self) -> LocalBoxFuture<'static, Finish<A, T>> {
+    pub(crate) fn into_work(self) -> Work<A, T> {
         self.0
     }
 }
 
-type Handle<A> = Box<dyn Fn(&mut A, &Call, &Bytes) -> Result<Effect<A, Value>, ErrorBody>>;
+type Handle<A> = Box<dyn Fn(&mut A, &Call, &Bytes) -> Result<Effect<A, Bytes>, ErrorBody>>;
 
 /// The verbs of a concern: one row each.
 pub struct Routes<A> {
@@ -183,15 +190,15 @@ impl<A: Concern> Routes<A> {
         }
     }
 
-    pub(crate) fn handle(&self, concern: &mut A, call: &Call, payload: &Bytes) -> Result<Effect<A, Value>, ErrorBody> {
-        let Some(handle) = self.rows.get(call.verb.as_str()) else {
+    pub(crate) fn handle(&self, concern: &mut A, call: &Call, payload: &Bytes) -> Result<Effect<A, Bytes>, ErrorBody> {
+        let Some(handle) = self.rows.get(call.subject.verb()) else {
             let known: Vec<&str> = self.rows.keys().copied().collect();
             return Err(ErrorBody::new(
                 Code::Invalid,
                 format!(
                     "{} has no verb '{}'; it has {}; nothing was carried out",
                     A::NAME,
-                    call.verb,
+                    call.subject.verb(),
                     known.join(", ")
                 ),
             ));
@@ -214,22 +221,24 @@ fn decoded<R: Request>(payload: &Bytes) -> Result<R, ErrorBody> {
     })
 }
 
-fn encoded<A: 'static, T: Serialize + 'static>(effect: Effect<A, T>) -> Effect<A, Value> {
+/// The effect whose answer is encoded as soon as it is there.
+fn encoded<A: 'static, T: Serialize + 'static>(effect: Effect<A, T>) -> Effect<A, Bytes> {
     let encode = |result: Result<T, ErrorBody>| {
-        serde_json::to_value(result?).map_err(|e| {
+        bus::reply_bytes(&result?).map_err(|e| {
             ErrorBody::new(
                 Code::Internal,
                 format!("the reply can't be encoded: {e}; the request was carried out"),
             )
         })
     };
-    Effect(
-        effect
-            .0
-            .map(move |finish| match finish {
-                Finish::Answer(result) => Finish::Answer(encode(result)),
-                Finish::Decide(decide) => Finish::Decide(Box::new(move |concern: &mut A| encode(decide(concern)))),
-            })
-            .boxed_local(),
-    )
+    let finished = move |finish| match finish {
+        Finish::Answer(result) => Finish::Answer(encode(result)),
+        Finish::Decide(decide) => {
+            Finish::Decide(Box::new(move |concern: &mut A| encode(decide(concern))) as Decide<A, _>)
+        }
+    };
+    Effect(match effect.0 {
+        Work::Answer(result) => Work::Answer(encode(result)),
+        Work::Run(future) => Work::Run(future.map(finished).boxed_local()),
+    })
 }

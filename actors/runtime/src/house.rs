@@ -14,19 +14,20 @@ use jobs::{Jobs, Worker};
 use serde_json::{Value, json};
 use state::State;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use wire::house::{ConcernFailed, ConcernStatus, Status, StatusReply};
 use wire::job::{Job, JobCancel, JobList, JobListing, JobRetry, JobShow};
 use wire::{Code, ConcernName, ErrorBody, HostId};
 
 use crate::concern::{Call, Concern, Effect, Routes};
 use crate::hosts::{Beating, HostBook, Hosts};
+use crate::inlet::Inlet;
 use crate::job_desk::{Desk, shown};
 use crate::job_runner::Runner;
-use crate::keeper::{Drain, Failed, Keeper, MAILBOX_SPARE, Observe, Renew, Stop};
+use crate::keeper::{Drain, Failed, Keeper, MAILBOX_MESSAGES_MAX, Observe, Renew, Stop};
 use crate::ledger::Ledger;
+use crate::shelf::Shelf;
 use crate::system::ActorSystem;
-use crate::{Admission, Announcer, Clock, HostsOptions, Kind, Limits, Recover, RuntimeError, inlet, rfc3339, rounds};
+use crate::{Admission, Announcer, Clock, HostsOptions, Kind, Limits, Recover, RuntimeError, rfc3339, rounds};
 
 /// How long a concern may take to say how it is, in milliseconds.
 const OBSERVE_TIMEOUT_MS: u64 = 1_000;
@@ -67,7 +68,7 @@ pub struct HouseOptions {
 /// One concern as the house holds it; the concern's own type ends at these closures.
 struct Room {
     ledger: Arc<Ledger>,
-    stop_taking: CancellationToken,
+    inlet: Inlet,
     observe: Box<dyn Fn() -> BoxFuture<'static, Option<Value>> + Send + Sync>,
     renew: Box<dyn Fn(Limits) -> BoxFuture<'static, ()> + Send + Sync>,
     drain: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
@@ -198,20 +199,14 @@ impl House {
         let ledger = Arc::new(Ledger::new(A::NAME, limits));
         let arbiter = self.0.system.arbiter().await?;
         let runner = Runner::new(self.0.desk.clone(), A::NAME);
-        let keeper = self.keeper(&arbiter, ledger.clone(), runner.clone(), factory);
+        let shelf = Arc::new(Shelf::new());
+        let keeper = self.keeper(&arbiter, shelf.clone(), ledger.clone(), runner.clone(), factory);
         #[cfg(test)]
-        self.0.runners.lock().unwrap().insert(A::NAME, runner.clone());
+        self.0.runners.lock().unwrap().insert(A::NAME, runner);
         let incoming = self.0.options.bus.serve(service).await?;
-        let stop_taking = CancellationToken::new();
-        tokio::spawn(inlet::run(
-            incoming,
-            keeper.clone(),
-            ledger.clone(),
-            runner,
-            self.0.options.clock.clone(),
-            stop_taking.clone(),
-        ));
-        let room = Room::new(ledger, stop_taking, keeper, arbiter);
+        let clock = self.0.options.clock.clone();
+        let inlet = Inlet::open(incoming, keeper.clone(), shelf, ledger.clone(), clock).await;
+        let room = Room::new(ledger, inlet, keeper, arbiter);
         self.rooms().insert(A::NAME, Arc::new(room));
         Ok(())
     }
@@ -219,6 +214,7 @@ impl House {
     fn keeper<A: Concern>(
         &self,
         arbiter: &Arbiter,
+        shelf: Arc<Shelf>,
         ledger: Arc<Ledger>,
         runner: Runner,
         factory: impl Fn() -> A + Send + 'static,
@@ -226,8 +222,8 @@ impl House {
         let (clock, failures) = (self.0.options.clock.clone(), self.0.failures.clone());
         let rounds = rounds::begin(ledger.clone());
         Keeper::start_in_arbiter(&arbiter.handle(), move |ctx| {
-            ctx.set_mailbox_capacity(ledger.limits().mailbox_messages_max + MAILBOX_SPARE);
-            Keeper::new(Box::new(factory), ledger, runner, rounds, clock, failures)
+            ctx.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
+            Keeper::new(Box::new(factory), shelf, ledger, runner, rounds, clock, failures)
         })
     }
 
@@ -285,21 +281,21 @@ impl House {
     /// leaves jobs that still run to the next start. Returns how many concerns and jobs were not finished in time.
     pub async fn drain(&self, timeout: Duration) -> usize {
         let rooms: Vec<Arc<Room>> = self.rooms().values().cloned().collect();
-        for room in &rooms {
-            // whoever drains can still be asked how it goes
-            if !room.is_the_house() {
-                room.stop_taking.cancel();
-            }
-        }
-        let (jobs_left, finished) = futures::join!(
+        // whoever drains can still be asked how it goes
+        let others = rooms.iter().filter(|room| !room.is_the_house());
+        let closed = join_all(others.map(|room| room.inlet.close()));
+        // what the bus was bringing already is answered, too
+        let closed = tokio::time::timeout(timeout, closed);
+        let (jobs_left, finished, _in_time) = futures::join!(
             self.0.desk.drain(timeout),
-            join_all(rooms.iter().map(|room| room.drained(timeout)))
+            join_all(rooms.iter().map(|room| room.drained(timeout))),
+            closed
         );
         if let Some((_, beating)) = &self.0.hosts {
             beating.stop().await;
         }
         for room in &rooms {
-            room.stop_taking.cancel();
+            let _nobody_waits = room.inlet.close();
             (room.end)().await;
             room.arbiter.stop();
         }
@@ -308,16 +304,11 @@ impl House {
 }
 
 impl Room {
-    fn new<A: Concern>(
-        ledger: Arc<Ledger>,
-        stop_taking: CancellationToken,
-        keeper: Addr<Keeper<A>>,
-        arbiter: Arbiter,
-    ) -> Self {
+    fn new<A: Concern>(ledger: Arc<Ledger>, inlet: Inlet, keeper: Addr<Keeper<A>>, arbiter: Arbiter) -> Self {
         let (observed, renewed, drained, ended) = (keeper.clone(), keeper.clone(), keeper.clone(), keeper);
         Self {
             ledger,
-            stop_taking,
+            inlet,
             observe: Box::new(move || {
                 let answer = observed.send(Observe);
                 async move { answer.await.ok().flatten() }.boxed()

@@ -1,102 +1,130 @@
 //! Between the bus and a concern's mailbox: nothing is dropped in silence.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::Addr;
-use actix::prelude::SendError;
-use bus::{Delivery, Incoming, PAYLOAD_BYTES_MAX};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use bus::{Delivery, Incoming, PAYLOAD_BYTES_MAX, Registration};
+use futures::future::BoxFuture;
 use wire::house::ConcernState;
-use wire::{Code, ErrorBody, Subject};
+use wire::{Code, ErrorBody, Headers};
 
 use crate::Clock;
-use crate::concern::{Call, Concern};
-use crate::job_runner::Runner;
-use crate::keeper::{Keeper, Letter};
+use crate::concern::Concern;
+use crate::keeper::{Keeper, Letter, Look};
 use crate::ledger::{Asked, Ledger, deadline_passed};
-use crate::traced::{Traced, next_step};
+use crate::shelf::{Put, Shelf};
+use crate::traced::{deciding, next_step};
 
-/// Takes requests until `stop`, then refuses what the bus still had queued.
-pub(crate) async fn run<A: Concern>(
-    mut incoming: Incoming,
+/// Takes requests for a concern until it is closed, then refuses what the bus still brings.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    is_closed: Arc<AtomicBool>,
+    registration: Mutex<Registration>,
+}
+
+/// What the bus hands its deliveries to, on its own thread.
+struct Taker<A: Concern> {
     keeper: Addr<Keeper<A>>,
+    shelf: Arc<Shelf>,
     ledger: Arc<Ledger>,
-    runner: Runner,
     clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            delivery = incoming.next() => match delivery {
-                Some(mut delivery) => {
-                    let trace = next_step(delivery.headers.traceparent.as_deref(), &*clock);
-                    delivery.headers.traceparent = Some(trace.to_string());
-                    let traced = Traced::request(trace, A::NAME, delivery.subject.verb());
-                    traced.clone().in_scope(|| take(delivery, traced, &keeper, &ledger, &runner));
-                }
-                // the bus itself ended
-                None => return,
-            },
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Inlet {
+    pub(crate) async fn open<A: Concern>(
+        incoming: Incoming,
+        keeper: Addr<Keeper<A>>,
+        shelf: Arc<Shelf>,
+        ledger: Arc<Ledger>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let is_closed = Arc::<AtomicBool>::default();
+        let taker = Taker {
+            keeper,
+            shelf,
+            ledger,
+            clock,
+            is_closed: is_closed.clone(),
+        };
+        let registration = incoming.forward(move |delivery| taker.take(delivery)).await;
+        Self {
+            is_closed,
+            registration: Mutex::new(registration),
         }
     }
-    incoming.close();
-    while let Some(delivery) = incoming.next().await {
-        let asked = asked(&delivery.subject, delivery.responder);
-        ledger.answer(asked, Err(ledger.unavailable()));
+
+    /// Takes nothing more; what it gives ends when the bus brings nothing any more.
+    pub(crate) fn close(&self) -> BoxFuture<'static, ()> {
+        self.is_closed.store(true, Ordering::Release);
+        // nothing panics under this lock
+        self.registration.lock().unwrap_or_else(PoisonError::into_inner).close()
     }
 }
 
-fn asked(subject: &Subject, responder: bus::Responder) -> Asked {
-    Asked {
-        verb: subject.verb().to_owned(),
-        began: Instant::now(),
-        responder,
-    }
-}
-
-fn take<A: Concern>(delivery: Delivery, traced: Traced, keeper: &Addr<Keeper<A>>, ledger: &Ledger, runner: &Runner) {
-    let Delivery {
-        subject,
-        headers,
-        payload,
-        deadline,
-        responder,
-    } = delivery;
-    let responder = asked(&subject, responder);
-    if payload.len() > PAYLOAD_BYTES_MAX {
-        let message = format!(
-            "{subject}: {} bytes; at most {PAYLOAD_BYTES_MAX} are taken",
-            payload.len()
-        );
-        return ledger.answer(responder, Err(ErrorBody::new(Code::Invalid, message)));
-    }
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return ledger.answer(responder, Err(deadline_passed(A::NAME, subject.verb())));
-    }
-    if ledger.state() == ConcernState::Failed {
-        return ledger.answer(responder, Err(ledger.unavailable()));
-    }
-    let Some(slot) = ledger.slot() else {
-        return ledger.answer(responder, Err(ledger.busy()));
-    };
-    let letter = Letter {
-        call: Call {
-            verb: subject.verb().to_owned(),
+impl<A: Concern> Taker<A> {
+    fn take(&self, delivery: Delivery) {
+        let refused = self.refuses(&delivery);
+        let Delivery {
+            subject,
             headers,
+            payload,
+            arrived,
             deadline,
-            traced,
-            runner: runner.clone(),
-        },
-        payload,
-        responder,
-        slot,
-    };
-    match keeper.try_send(letter) {
-        Ok(()) => {}
-        Err(SendError::Full(letter)) => ledger.answer(letter.responder, Err(ledger.busy())),
-        Err(SendError::Closed(letter)) => ledger.answer(letter.responder, Err(ledger.unavailable())),
+            responder,
+        } = delivery;
+        let asked = Asked {
+            subject,
+            arrived,
+            responder,
+        };
+        let slot = match refused.map_or_else(|| self.ledger.slot().ok_or_else(|| self.ledger.busy()), Err) {
+            Ok(slot) => slot,
+            Err(refused) => return self.answer(&headers, asked, refused),
+        };
+        let letter = Letter {
+            asked,
+            headers,
+            payload,
+            deadline,
+            slot,
+        };
+        match self.shelf.put(letter) {
+            Put::Behind => {}
+            Put::First => {
+                if self.keeper.try_send(Look).is_err() {
+                    // its thread has ended without a word, or hears nothing any more
+                    self.shelf.close().into_iter().for_each(|letter| self.give_back(letter));
+                }
+            }
+            Put::Closed(letter) => self.give_back(letter),
+        }
+    }
+
+    fn refuses(&self, delivery: &Delivery) -> Option<ErrorBody> {
+        if self.is_closed.load(Ordering::Acquire) || self.ledger.state() == ConcernState::Failed {
+            return Some(self.ledger.unavailable());
+        }
+        let (subject, bytes) = (&delivery.subject, delivery.payload.len());
+        if bytes > PAYLOAD_BYTES_MAX {
+            let message = format!("{subject}: {bytes} bytes; at most {PAYLOAD_BYTES_MAX} are taken");
+            return Some(ErrorBody::new(Code::Invalid, message));
+        }
+        if delivery.deadline.is_some_and(|deadline| deadline <= delivery.arrived) {
+            return Some(deadline_passed(A::NAME, subject.verb()));
+        }
+        None
+    }
+
+    fn give_back(&self, letter: Letter) {
+        self.answer(&letter.headers, letter.asked, self.ledger.unavailable());
+    }
+
+    /// A refusal has its trace in the log, too.
+    fn answer(&self, headers: &Headers, asked: Asked, refused: ErrorBody) {
+        let trace = next_step(headers.traceparent.as_deref(), &*self.clock);
+        let subject = asked.subject.clone();
+        deciding(trace, A::NAME, &subject, || self.ledger.answer(asked, Err(refused)));
     }
 }

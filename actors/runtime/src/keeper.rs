@@ -1,7 +1,8 @@
 //! Hosts a concern on its own thread and outlives it.
 //!
 //! The keeper is the actor; the concern is a value in it. A panic of the concern (in a handler, in an effect, in the
-//! decision after it, in the factory, in `observed`, in its drop) is caught here, so the keeper's queue survives.
+//! decision after it, in the factory, in `observed`, in its drop) is caught here, so the keeper's queue survives. Letters come by
+//! the shelf, all that wait in one turn; actix's own mailbox brings the rest.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -12,31 +13,40 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wire::house::ConcernState;
-use wire::{Code, ErrorBody};
+use wire::{Code, ErrorBody, Headers};
 
 use crate::clock::Clock;
-use crate::concern::{Call, Concern, Effect, Finish, Routes};
+use crate::concern::{Call, Concern, Effect, Finish, Routes, Work};
 use crate::job_runner::Runner;
 use crate::ledger::{Asked, Ledger, deadline_passed};
+use crate::outbox::Outbox;
 use crate::restart::{Budget, Verdict};
 use crate::rounds::Round;
+use crate::shelf::Shelf;
+use crate::traced::{Traced, deciding, next_step};
 use crate::{Limits, Slot};
 
-/// Room in an actor's mailbox beside the letters: for `Observe`, `Renew`, `Drain` and `Stop`. The ledger's slots are the real
-/// bound of letters.
-pub(crate) const MAILBOX_SPARE: usize = 16;
+/// Room in an actor's mailbox, for `Look`, `Observe`, `Renew`, `Drain` and `Stop`. Letters wait on the shelf, bounded by the
+/// ledger's slots.
+pub(crate) const MAILBOX_MESSAGES_MAX: usize = 64;
 
 /// One request on its way to the concern; holds its place in the mailbox.
+#[derive(Debug)]
 pub(crate) struct Letter {
-    pub(crate) call: Call,
+    pub(crate) asked: Asked,
+    pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
-    pub(crate) responder: Asked,
+    pub(crate) deadline: Option<Instant>,
     pub(crate) slot: Slot,
 }
+
+/// There are letters on the shelf.
+pub(crate) struct Look;
 
 /// Asks what the concern says of itself.
 pub(crate) struct Observe;
@@ -47,7 +57,7 @@ pub(crate) struct Drain(pub(crate) oneshot::Sender<()>);
 /// Answer what is left `unavailable`, and end.
 pub(crate) struct Stop;
 
-impl Message for Letter {
+impl Message for Look {
     type Result = ();
 }
 impl Message for Observe {
@@ -77,7 +87,9 @@ pub(crate) struct Keeper<A: Concern> {
     concern: Option<A>,
     // which of the concerns built so far this is: an effect of an earlier one decides nothing any more
     generation: u64,
+    shelf: Arc<Shelf>,
     queue: VecDeque<Letter>,
+    outbox: Outbox,
     in_flight: usize,
     renewing: bool,
     budget: Budget,
@@ -90,11 +102,13 @@ pub(crate) struct Keeper<A: Concern> {
 }
 
 type Ctx<A> = Context<Keeper<A>>;
+type Running<A> = LocalBoxFuture<'static, Finish<A, Bytes>>;
 type Unwound = Box<dyn Any + Send>;
 
 impl<A: Concern> Keeper<A> {
     pub(crate) fn new(
         factory: Box<dyn Fn() -> A>,
+        shelf: Arc<Shelf>,
         ledger: Arc<Ledger>,
         runner: Runner,
         rounds: watch::Sender<Option<Round>>,
@@ -106,7 +120,9 @@ impl<A: Concern> Keeper<A> {
             routes: A::routes(),
             concern: None,
             generation: 0,
+            shelf,
             queue: VecDeque::new(),
+            outbox: Outbox::default(),
             in_flight: 0,
             renewing: false,
             budget: Budget::new(ledger.limits().restart),
@@ -124,36 +140,67 @@ impl<A: Concern> Keeper<A> {
         if self.renewing && self.drained.is_empty() && !self.renew(ctx) {
             return;
         }
-        while self.in_flight < self.ledger.limits().in_flight_max {
-            let Some(mut concern) = self.concern.take() else { break };
-            let Some(letter) = self.queue.pop_front() else {
-                self.concern = Some(concern);
-                break;
-            };
-            let Letter {
-                call,
-                payload,
-                responder,
-                slot,
-            } = letter;
-            drop(slot);
-            if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.concern = Some(concern);
-                self.ledger.answer(responder, Err(deadline_passed(A::NAME, &call.verb)));
-                continue;
-            }
-            let traced = call.traced.clone();
-            traced.in_scope(|| {
-                let decided = catch_unwind(AssertUnwindSafe(|| self.routes.handle(&mut concern, &call, &payload)));
-                self.concern = Some(concern);
-                match decided {
-                    Ok(Ok(effect)) => self.begin(effect, call, responder, ctx),
-                    Ok(Err(refused)) => self.ledger.answer(responder, Err(refused)),
-                    Err(unwound) => self.handler_died(&call, responder, unwound, ctx),
-                }
-            });
+        let in_flight_max = self.ledger.limits().in_flight_max;
+        let mut now = Instant::now();
+        while self.in_flight < in_flight_max && self.concern.is_some() {
+            let Some(letter) = self.queue.pop_front() else { break };
+            self.outbox.send_due(now);
+            self.take_up(letter, now, ctx);
+            now = Instant::now();
         }
+        self.outbox.send();
         self.tell_drained();
+    }
+
+    /// Decides on a message. An answer that is known at once waits for those of the same turn.
+    fn take_up(&mut self, letter: Letter, now: Instant, ctx: &mut Ctx<A>) {
+        let Some(mut concern) = self.concern.take() else { return };
+        let Letter {
+            asked,
+            headers,
+            payload,
+            deadline,
+            slot,
+        } = letter;
+        drop(slot);
+        let call = self.called(&asked, headers, deadline);
+        let running = deciding(call.trace, A::NAME, &call.subject.clone(), || {
+            let decided = match call.deadline.is_some_and(|deadline| deadline <= now) {
+                true => Ok(Err(deadline_passed(A::NAME, call.subject.verb()))),
+                false => catch_unwind(AssertUnwindSafe(|| self.routes.handle(&mut concern, &call, &payload))),
+            };
+            self.concern = Some(concern);
+            let result = match decided.map(|effect| effect.map(Effect::into_work)) {
+                Ok(Ok(Work::Run(future))) => return Some((future, call, asked)),
+                Ok(Ok(Work::Answer(result))) => result,
+                Ok(Err(refused)) => Err(refused),
+                Err(unwound) => {
+                    self.handler_died(&call, asked, unwound, ctx);
+                    return None;
+                }
+            };
+            self.outbox
+                .put(self.ledger.answered(asked, result, Instant::now()), now);
+            None
+        });
+        if let Some((future, call, asked)) = running {
+            // nobody waits for an effect's first step
+            self.outbox.send();
+            self.begin(future, call, asked, ctx);
+        }
+    }
+
+    /// What surrounds a request: the next step of its trace begins here.
+    fn called(&self, asked: &Asked, mut headers: Headers, deadline: Option<Instant>) -> Call {
+        let trace = next_step(headers.traceparent.as_deref(), &*self.clock);
+        headers.traceparent = Some(trace.to_string());
+        Call {
+            subject: asked.subject.clone(),
+            headers,
+            deadline,
+            trace,
+            runner: self.runner.clone(),
+        }
     }
 
     /// A successor, once nothing is under way; false until then.
@@ -171,66 +218,65 @@ impl<A: Concern> Keeper<A> {
         true
     }
 
-    fn begin(&mut self, effect: Effect<A, Value>, call: Call, responder: Asked, ctx: &mut Ctx<A>) {
+    fn begin(&mut self, mut future: Running<A>, call: Call, asked: Asked, ctx: &mut Ctx<A>) {
         let generation = self.generation;
-        let mut future = effect.into_future();
         let guarded = async move {
             let finish = AssertUnwindSafe(&mut future).catch_unwind().await;
             // what a future holds may panic once more when it is dropped
             let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
             finish.and_then(|finish| dropped.map(|()| finish))
         };
-        let mut running = Box::pin(call.traced.run(guarded));
+        let traced = Traced::request(call.trace, A::NAME, call.subject.verb());
+        let mut running = Box::pin(traced.run(guarded));
         // what is known at once needs no further turn of this thread
         if let Some(finish) = (&mut running).now_or_never() {
-            return self.end(finish, generation, &call, responder, ctx);
+            return traced.in_scope(|| self.end(finish, generation, &call, asked, ctx));
         }
         self.in_flight += 1;
         ctx.spawn(running.into_actor(self).map(move |finish, keeper, ctx| {
             keeper.in_flight -= 1;
-            let traced = call.traced.clone();
-            traced.in_scope(|| keeper.end(finish, generation, &call, responder, ctx));
+            traced.in_scope(|| keeper.end(finish, generation, &call, asked, ctx));
             keeper.pump(ctx);
         }));
     }
 
     fn end(
         &mut self,
-        finish: Result<Finish<A, Value>, Unwound>,
+        finish: Result<Finish<A, Bytes>, Unwound>,
         generation: u64,
         call: &Call,
-        responder: Asked,
+        asked: Asked,
         ctx: &mut Ctx<A>,
     ) {
         let decide = match finish {
-            Ok(Finish::Answer(result)) => return self.ledger.answer(responder, result),
+            Ok(Finish::Answer(result)) => return self.ledger.answer(asked, result),
             Ok(Finish::Decide(decide)) => decide,
-            Err(unwound) => return self.handler_died(call, responder, unwound, ctx),
+            Err(unwound) => return self.handler_died(call, asked, unwound, ctx),
         };
         let Some(concern) = self.concern.as_mut().filter(|_| generation == self.generation) else {
             let lost = format!(
                 "{} died while it carried out {}; what had begun may be done in part",
                 A::NAME,
-                call.verb
+                call.subject.verb()
             );
-            return self.ledger.answer(responder, Err(ErrorBody::new(Code::Internal, lost)));
+            return self.ledger.answer(asked, Err(ErrorBody::new(Code::Internal, lost)));
         };
         match catch_unwind(AssertUnwindSafe(|| decide(concern))) {
-            Ok(result) => self.ledger.answer(responder, result),
-            Err(unwound) => self.handler_died(call, responder, unwound, ctx),
+            Ok(result) => self.ledger.answer(asked, result),
+            Err(unwound) => self.handler_died(call, asked, unwound, ctx),
         }
     }
 
     /// The message at fault is answered, then the concern is buried.
-    fn handler_died(&mut self, call: &Call, responder: Asked, unwound: Unwound, ctx: &mut Ctx<A>) {
+    fn handler_died(&mut self, call: &Call, asked: Asked, unwound: Unwound, ctx: &mut Ctx<A>) {
         let why = panic_text(unwound);
         let message = format!(
             "{}.{} panicked: {why}; what had begun may be done in part",
             A::NAME,
-            call.verb
+            call.subject.verb()
         );
         self.ledger.answer(
-            responder,
+            asked,
             Err(ErrorBody::new(Code::Internal, message).hint("windlass status; the log has more")),
         );
         self.died("panic", &why, ctx);
@@ -310,8 +356,9 @@ impl<A: Concern> Keeper<A> {
     }
 
     fn refuse_queue(&mut self) {
+        self.shelf.take_into(&mut self.queue);
         for letter in std::mem::take(&mut self.queue) {
-            self.ledger.answer(letter.responder, Err(self.ledger.unavailable()));
+            self.ledger.answer(letter.asked, Err(self.ledger.unavailable()));
         }
     }
 
@@ -337,13 +384,13 @@ impl<A: Concern> Actor for Keeper<A> {
     }
 }
 
-impl<A: Concern> Handler<Letter> for Keeper<A> {
+impl<A: Concern> Handler<Look> for Keeper<A> {
     type Result = ();
-    fn handle(&mut self, letter: Letter, ctx: &mut Ctx<A>) {
+    fn handle(&mut self, _: Look, ctx: &mut Ctx<A>) {
         if self.ledger.state() == ConcernState::Failed {
-            return self.ledger.answer(letter.responder, Err(self.ledger.unavailable()));
+            return self.refuse_queue();
         }
-        self.queue.push_back(letter);
+        self.shelf.take_into(&mut self.queue);
         self.pump(ctx);
     }
 }
@@ -365,7 +412,6 @@ impl<A: Concern> Handler<Observe> for Keeper<A> {
 impl<A: Concern> Handler<Renew> for Keeper<A> {
     type Result = ();
     fn handle(&mut self, Renew(limits): Renew, ctx: &mut Ctx<A>) {
-        ctx.set_mailbox_capacity(limits.mailbox_messages_max + MAILBOX_SPARE);
         self.ledger.set_limits(limits);
         self.budget.set(limits.restart);
         self.renewing = true;
@@ -381,6 +427,7 @@ impl<A: Concern> Handler<Drain> for Keeper<A> {
         }
         self.rounds.send_replace(None);
         self.drained.push(drained);
+        self.shelf.take_into(&mut self.queue);
         self.pump(ctx);
     }
 }
@@ -391,10 +438,19 @@ impl<A: Concern> Handler<Stop> for Keeper<A> {
         if self.ledger.state() != ConcernState::Failed {
             self.ledger.set_state(ConcernState::Stopped, "");
         }
+        let mut left = self.shelf.close();
+        self.queue.append(&mut left);
         self.refuse_queue();
         let remains = self.concern.take();
         let _a_panic_at_the_end_changes_nothing = catch_unwind(AssertUnwindSafe(move || drop(remains)));
         actix::ActorContext::terminate(ctx);
+    }
+}
+
+impl<A: Concern> Drop for Keeper<A> {
+    fn drop(&mut self) {
+        // its thread ended without `Stop`: who waits hears that the server left
+        drop(self.shelf.close());
     }
 }
 

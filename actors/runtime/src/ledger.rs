@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::Instant;
 use wire::house::{ConcernState, ConcernStatus};
-use wire::{Code, ErrorBody};
+use wire::{Code, ErrorBody, Subject};
 
 use crate::measures::Measures;
 use crate::{Limits, Slot, Slots};
@@ -15,7 +16,7 @@ use crate::{Limits, Slot, Slots};
 struct Books {
     state: ConcernState,
     why: String,
-    answered: BTreeMap<String, u64>,
+    answered: BTreeMap<&'static str, u64>,
     deaths: BTreeMap<String, u64>,
     measures: Measures,
 }
@@ -23,8 +24,8 @@ struct Books {
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) verb: String,
-    pub(crate) began: Instant,
+    pub(crate) subject: Subject,
+    pub(crate) arrived: Instant,
     pub(crate) responder: bus::Responder,
 }
 
@@ -86,16 +87,28 @@ impl Ledger {
         *self.books().deaths.entry(cause.to_owned()).or_default() += 1;
     }
 
-    /// Counts and sends an answer.
-    pub(crate) fn answer(&self, asked: Asked, result: Result<Value, ErrorBody>) {
+    /// Counts and sends an answer, which was encoded unless it is an error.
+    pub(crate) fn answer(&self, asked: Asked, result: Result<Bytes, ErrorBody>) {
+        let (responder, answer) = self.answered(asked, result, Instant::now());
+        responder.answer(answer);
+    }
+
+    /// Counts an answer; the rest is to send it.
+    pub(crate) fn answered(
+        &self,
+        asked: Asked,
+        result: Result<Bytes, ErrorBody>,
+        now: Instant,
+    ) -> (bus::Responder, Bytes) {
         let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |_| "ok");
         tracing::debug!(outcome, "answered");
+        let took = now.saturating_duration_since(asked.arrived);
         {
             let mut books = self.books();
-            *books.answered.entry(outcome.to_owned()).or_default() += 1;
-            books.measures.count(&asked.verb, outcome, asked.began.elapsed());
+            *books.answered.entry(outcome).or_default() += 1;
+            books.measures.count(asked.subject.verb(), outcome, took);
         }
-        asked.responder.answer(bus::answer_bytes(result));
+        (asked.responder, result.unwrap_or_else(bus::error_bytes))
     }
 
     /// What was asked, and how long answers took.
@@ -138,7 +151,11 @@ impl Ledger {
             state: books.state,
             mailbox_messages: self.slots.taken() as u64,
             mailbox_messages_max: self.limits().mailbox_messages_max as u64,
-            answered: books.answered.clone(),
+            answered: books
+                .answered
+                .iter()
+                .map(|(outcome, n)| ((*outcome).to_owned(), *n))
+                .collect(),
             deaths: books.deaths.clone(),
             observed,
         }

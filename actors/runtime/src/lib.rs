@@ -1,9 +1,9 @@
 //! actix, confined to this crate: concerns are plain types that it keeps alive.
 //!
 //! ```text
-//! bus -> inlet (decode, deadline, slot in the mailbox) -> keeper (one thread a concern) -> Concern: decide at once
-//!                                                            ^                                |
-//!                                                            `--- Effect: a future, then the answer
+//! bus -> inlet (deadline, slot in the mailbox) -> shelf -> keeper (one thread a concern) -> Concern: decide at once
+//!                                                             ^                                |
+//!                                                             `--- Effect: a future, then the answer
 //! ```
 //!
 //! * [`Concern`], [`Routes`], [`Effect`]: what the author of a concern writes: one row a verb, a handler that decides on
@@ -13,10 +13,11 @@
 //! * `hosts`: this host's heartbeat in State, what it knows of the others, orders of people (`hosts.*`).
 //! * `keeper`: hosts a concern on its own thread, catches every panic, answers the message at fault `internal`, builds a
 //!   successor within a restart budget, and keeps the queue meanwhile.
-//! * `inlet`: between bus and mailbox; full means `busy`, late means `deadline`, and nothing is dropped in silence.
+//! * `inlet`: between bus and mailbox, on the bus's own thread; full means `busy`, late means `deadline`, and nothing is dropped
+//!   in silence. `shelf`: where the keeper finds what came, all at once.
 //! * [`Kinds`], [`JobContext`]: long work: durable first, then acknowledged, then run by the concern's runner.
 //! * [`House::renew`]: other limits, and every concern built anew by its factory, which reads the configuration of the day.
-//! * [`Traced`]: a request's and a job's log lines have the id of its trace, and so has what it asks and tells.
+//! * [`Traced`], [`within_span`]: a request's and a job's log lines have the id of its trace, and so has what it asks and tells.
 //! * [`Clock`]: time and randomness; [`SystemClock`] is the only place that reads them from the host.
 //!
 //! Invariants: no input and no panic of a concern ends the process or another concern; every request that reached a mailbox
@@ -38,8 +39,10 @@ mod job_runner;
 mod keeper;
 mod ledger;
 mod measures;
+mod outbox;
 mod restart;
 mod rounds;
+mod shelf;
 mod slots;
 mod system;
 mod traced;
@@ -62,7 +65,7 @@ pub use measures::{BUCKETS_S, Histogram, Measures};
 pub use restart::Restart;
 pub use rounds::Round;
 pub use slots::{Slot, Slots};
-pub use traced::{Traced, next_step};
+pub use traced::{Traced, next_step, within_span};
 
 /// The limits of one concern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

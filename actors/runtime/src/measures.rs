@@ -35,8 +35,8 @@ impl Histogram {
 /// The requests of a concern since boot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measures {
-    /// How many, by verb and outcome (`ok` or an error code).
-    pub answered: BTreeMap<(String, &'static str), u64>,
+    /// How many, by verb and by outcome (`ok` or an error code).
+    pub answered: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// From their arrival to their answer, by verb.
     pub took: BTreeMap<String, Histogram>,
 }
@@ -47,8 +47,15 @@ impl Measures {
             true => verb,
             false => OTHER,
         };
-        *self.answered.entry((verb.to_owned(), outcome)).or_default() += 1;
-        self.took.entry(verb.to_owned()).or_default().count(took);
+        // what has been asked before needs no memory
+        if !self.took.contains_key(verb) {
+            self.answered.insert(verb.to_owned(), BTreeMap::new());
+            self.took.insert(verb.to_owned(), Histogram::default());
+        }
+        if let (Some(answered), Some(histogram)) = (self.answered.get_mut(verb), self.took.get_mut(verb)) {
+            *answered.entry(outcome).or_default() += 1;
+            histogram.count(took);
+        }
     }
 }
 
@@ -72,6 +79,6 @@ mod tests {
             measures.count(&format!("verb{n}"), "invalid", Duration::ZERO);
         }
         assert_eq!(measures.took.len(), VERBS_MAX + 1);
-        assert_eq!(measures.answered.values().sum::<u64>(), 1000);
+        assert_eq!(measures.answered.values().flat_map(BTreeMap::values).sum::<u64>(), 1000);
     }
 }

@@ -1,8 +1,14 @@
 //! Work that belongs to a trace: its log lines have the trace's id, and so has what it asks and tells.
+//!
+//! A span costs more than most decisions, and few decisions write a line. So what a concern decides at once has its span made
+//! when a line is written ([`within_span`]); what takes time ([`Traced`]) has one from the start, for what it spawns takes the
+//! current span along.
 
+use std::cell::RefCell;
 use std::future::Future;
 
 use tracing::{Instrument, Span};
+use wire::Subject;
 use wire::trace::TraceContext;
 
 use crate::Clock;
@@ -19,6 +25,46 @@ pub fn next_step(traceparent: Option<&str>, clock: &dyn Clock) -> TraceContext {
     match traceparent.and_then(TraceContext::parse) {
         Some(trace) => trace.child(clock.random()),
         None => TraceContext::begin(clock.random(), clock.random()),
+    }
+}
+
+/// A request that is decided on: its trace, concern and subject.
+type Decision = (TraceContext, &'static str, Subject);
+
+thread_local! {
+    /// What this thread decides on.
+    static DECISION: RefCell<Option<Decision>> = const { RefCell::new(None) };
+}
+
+/// Puts back what the thread decided on before, also when the work panics.
+struct Before(Option<Decision>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        DECISION.replace(self.0.take());
+    }
+}
+
+/// `decide`, as work for the trace of a request.
+pub(crate) fn deciding<T>(
+    trace: TraceContext,
+    concern: &'static str,
+    subject: &Subject,
+    decide: impl FnOnce() -> T,
+) -> T {
+    let _before = Before(DECISION.replace(Some((trace, concern, subject.clone()))));
+    bus::trace::sync_scope(trace, decide)
+}
+
+/// `write`, within the span of the request that the thread decides on, if it does: to be put around whatever writes log lines.
+pub fn within_span<T>(write: impl FnOnce() -> T) -> T {
+    match DECISION.replace(None) {
+        None => write(),
+        Some((trace, concern, subject)) => {
+            let span = Traced::request(trace, concern, subject.verb()).span;
+            let _again = Before(Some((trace, concern, subject)));
+            span.in_scope(write)
+        }
     }
 }
 

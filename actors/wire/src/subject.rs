@@ -9,6 +9,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,13 +32,17 @@ pub enum SubjectError {
 }
 
 fn token(text: &str) -> Result<String, SubjectError> {
+    checked(text).map(str::to_owned)
+}
+
+fn checked(text: &str) -> Result<&str, SubjectError> {
     let fine = !text.is_empty()
         && text.len() <= TOKEN_BYTES_MAX
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if fine {
-        Ok(text.to_owned())
+        Ok(text)
     } else {
         Err(SubjectError::Token(text.to_owned()))
     }
@@ -95,75 +100,88 @@ token_type! {
     ConcernName
 }
 
-/// Where a message goes. `Display` gives the text; [`Subject::parse`] takes it apart again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// Answered by any host that serves the concern.
-    Cluster {
-        /// The concern.
-        concern: ConcernName,
-        /// The verb.
-        verb: String,
-    },
-    /// Answered by one host.
-    Host {
-        /// The host.
-        host: HostId,
-        /// The concern.
-        concern: ConcernName,
-        /// The verb.
-        verb: String,
-    },
+/// Where a message goes. `Display` gives the text; [`Subject::parse`] takes it apart again. Clones share the text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    text: Arc<str>,
+    form: Form,
+    // where the concern begins, and the verb behind it
+    concern: u8,
+    verb: u8,
+}
+
+/// What a subject is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Form {
+    /// A request that any host answers which serves the concern.
+    Cluster,
+    /// A request that one host answers.
+    Host,
     /// An event: something that happened.
-    Event {
-        /// The concern.
-        concern: ConcernName,
-        /// What happened.
-        what: String,
-    },
+    Event,
 }
 
 impl Subject {
     /// `windlass.v1.<concern>.<verb>`
     pub fn cluster(concern: &str, verb: &str) -> Result<Self, SubjectError> {
-        Ok(Self::Cluster {
-            concern: ConcernName::new(concern)?,
-            verb: token(verb)?,
-        })
+        Self::of(Form::Cluster, "", concern, verb)
     }
     /// `windlass.v1.host.<host>.<concern>.<verb>`
     pub fn host(host: &HostId, concern: &str, verb: &str) -> Result<Self, SubjectError> {
-        Ok(Self::Host {
-            host: host.clone(),
-            concern: ConcernName::new(concern)?,
-            verb: token(verb)?,
-        })
+        Self::of(Form::Host, host.as_str(), concern, verb)
     }
     /// `windlass.v1.event.<concern>.<what>`
     pub fn event(concern: &str, what: &str) -> Result<Self, SubjectError> {
-        Ok(Self::Event {
-            concern: ConcernName::new(concern)?,
-            what: token(what)?,
+        Self::of(Form::Event, "", concern, what)
+    }
+
+    /// The host counts only for [`Form::Host`], and was checked.
+    fn of(form: Form, host: &str, concern: &str, verb: &str) -> Result<Self, SubjectError> {
+        checked(concern)?;
+        checked(verb)?;
+        let before: &[&str] = match form {
+            Form::Cluster => &[PREFIX, "."],
+            Form::Host => &[PREFIX, ".host.", host, "."],
+            Form::Event => &[PREFIX, ".event."],
+        };
+        let begins: usize = before.iter().map(|part| part.len()).sum();
+        let mut text = String::with_capacity(begins + concern.len() + 1 + verb.len());
+        before.iter().for_each(|part| text.push_str(part));
+        text.push_str(concern);
+        text.push('.');
+        text.push_str(verb);
+        // a token has 64 bytes at most, and only one stands before the concern
+        let place = |at: usize| u8::try_from(at).map_err(|_| SubjectError::Form(text.clone()));
+        let (concern, verb) = (place(begins)?, place(begins + concern.len() + 1)?);
+        Ok(Self {
+            text: text.into(),
+            form,
+            concern,
+            verb,
         })
     }
+
+    /// What it is for.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+    /// The text, as `Display` gives it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
     /// The concern that the subject belongs to.
-    pub fn concern(&self) -> &ConcernName {
-        match self {
-            Self::Cluster { concern, .. } | Self::Host { concern, .. } | Self::Event { concern, .. } => concern,
-        }
+    pub fn concern(&self) -> &str {
+        &self.text[usize::from(self.concern)..usize::from(self.verb) - 1]
     }
     /// The verb of a request, or what an event tells.
     pub fn verb(&self) -> &str {
-        match self {
-            Self::Cluster { verb, .. } | Self::Host { verb, .. } => verb,
-            Self::Event { what, .. } => what,
-        }
+        &self.text[usize::from(self.verb)..]
     }
     /// The queue group of a cluster-wide request; host-addressed requests and events have none.
     pub fn queue_group(&self) -> Option<&str> {
-        match self {
-            Self::Cluster { concern, .. } => Some(concern.as_str()),
-            Self::Host { .. } | Self::Event { .. } => None,
+        match self.form {
+            Form::Cluster => Some(self.concern()),
+            Form::Host | Form::Event => None,
         }
     }
     /// Takes the text of a subject apart.
@@ -186,11 +204,13 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cluster { concern, verb } => write!(f, "{PREFIX}.{concern}.{verb}"),
-            Self::Host { host, concern, verb } => write!(f, "{PREFIX}.host.{host}.{concern}.{verb}"),
-            Self::Event { concern, what } => write!(f, "{PREFIX}.event.{concern}.{what}"),
-        }
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subject({})", self.text)
     }
 }
 
@@ -208,14 +228,12 @@ pub enum EventFilter {
 impl EventFilter {
     /// True when `subject` is an event that this filter wants.
     pub fn wants(&self, subject: &Subject) -> bool {
-        let Subject::Event { concern, what } = subject else {
-            return false;
-        };
-        match self {
-            Self::All => true,
-            Self::Concern(wanted) => wanted == concern,
-            Self::Exactly(wanted, kind) => wanted == concern && kind == what,
-        }
+        subject.form() == Form::Event
+            && match self {
+                Self::All => true,
+                Self::Concern(wanted) => wanted.as_str() == subject.concern(),
+                Self::Exactly(wanted, kind) => wanted.as_str() == subject.concern() && kind == subject.verb(),
+            }
     }
     /// The filter in NATS's wildcard form.
     pub fn pattern(&self) -> String {

@@ -1,4 +1,5 @@
-//! The embedded bus: everything within one process, and still nothing but bytes between the two sides.
+//! The embedded bus: everything within one process, and still nothing but bytes between the two sides. Subjects and headers
+//! that a network would refuse are refused here too: a subject when it is served, headers when they are sent.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::time::Instant;
 use wire::subject::EventFilter;
 use wire::{Headers, Subject};
@@ -20,8 +22,8 @@ use crate::{Bus, BusError, Kind, Service};
 
 #[derive(Debug, Default)]
 struct Registry {
-    // by subject text; several servers of one cluster subject take turns
-    servers: HashMap<String, Servers>,
+    // several servers of one cluster subject take turns
+    servers: HashMap<Subject, Servers>,
     subscribers: Vec<(EventFilter, EventSender)>,
     next_id: u64,
 }
@@ -53,7 +55,7 @@ impl InProcess {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Whose turn it is for `subject`.
-    fn pick(&self, subject: &str) -> Option<IncomingSender> {
+    fn pick(&self, subject: &Subject) -> Option<IncomingSender> {
         let mut registry = self.registry();
         let servers = registry.servers.get_mut(subject)?;
         servers.turn = servers.turn.wrapping_add(1);
@@ -67,13 +69,21 @@ impl Bus for InProcess {
     async fn request(&self, subject: &Subject, headers: Headers, payload: Bytes) -> Result<Bytes, BusError> {
         check_payload(subject, &payload)?;
         check_asked(subject)?;
-        let text = subject.to_string();
         let timeout_ms = patience_ms(&headers);
-        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-        let server = self.pick(&text).ok_or_else(|| nobody(subject))?;
+        let arrived = Instant::now();
+        let deadline = arrived + Duration::from_millis(timeout_ms);
+        let headers = read_back(subject, headers)?;
+        let server = self.pick(subject).ok_or_else(|| nobody(subject))?;
         let (responder, answer) = Responder::new();
         server
-            .offer(received(&text, &headers, payload, deadline, responder)?)
+            .offer(Delivery {
+                subject: subject.clone(),
+                headers,
+                payload,
+                arrived,
+                deadline: Some(deadline),
+                responder,
+            })
             .map_err(|e| match e {
                 NotQueued::Gone(_) => nobody(subject),
                 NotQueued::Full(_) => busy(subject),
@@ -105,7 +115,11 @@ impl Bus for InProcess {
 
     async fn serve(&self, service: Service) -> Result<Incoming, BusError> {
         check_service(&service)?;
-        let subjects: Vec<String> = service.subjects()?.iter().map(ToString::to_string).collect();
+        let subjects = service.subjects()?;
+        let subjects: Vec<Subject> = subjects
+            .iter()
+            .map(|subject| reparsed(&subject.to_string()))
+            .collect::<Result<_, _>>()?;
         let mut registry = self.registry();
         registry.next_id += 1;
         let id = registry.next_id;
@@ -115,6 +129,8 @@ impl Bus for InProcess {
                 let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
                 forget_server(&mut registry, &listed, id);
             }
+            // what is offered is offered by then
+            std::future::ready(()).boxed()
         });
         for subject in subjects {
             registry
@@ -135,7 +151,7 @@ impl Bus for InProcess {
     }
 }
 
-fn forget_server(registry: &mut Registry, subjects: &[String], id: u64) {
+fn forget_server(registry: &mut Registry, subjects: &[Subject], id: u64) {
     for subject in subjects {
         if let Some(servers) = registry.servers.get_mut(subject) {
             servers.senders.retain(|(other, _)| *other != id);
@@ -146,24 +162,15 @@ fn forget_server(registry: &mut Registry, subjects: &[String], id: u64) {
     }
 }
 
-/// What arrives on the other side: everything is read back from its text, as after a network.
-fn received(
-    subject: &str,
-    headers: &Headers,
-    payload: Bytes,
-    deadline: Instant,
-    responder: Responder,
-) -> Result<Delivery, BusError> {
+/// The headers as they arrive on the other side: read back from their text, as after a network.
+fn read_back(subject: &Subject, headers: Headers) -> Result<Headers, BusError> {
+    if headers.request_id.is_none() && headers.traceparent.is_none() {
+        // a number survives its text
+        return Ok(headers);
+    }
     let pairs = headers.pairs();
-    let headers = Headers::from_pairs(pairs.iter().map(|(name, value)| (*name, value.as_str())))
-        .map_err(|e| BusError::new(Kind::Invalid, format!("{subject}: {e}; nothing was sent")))?;
-    Ok(Delivery {
-        subject: reparsed(subject)?,
-        headers,
-        payload,
-        deadline: Some(deadline),
-        responder,
-    })
+    Headers::from_pairs(pairs.iter().map(|(name, value)| (*name, value.as_str())))
+        .map_err(|e| BusError::new(Kind::Invalid, format!("{subject}: {e}; nothing was sent")))
 }
 
 fn reparsed(subject: &str) -> Result<Subject, BusError> {

@@ -41,8 +41,8 @@ pub use events::{EventSender, Events, Received, event_ring};
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Faults, Faulty};
 pub use in_process::InProcess;
-pub use incoming::{Delivery, Incoming, IncomingSender, NotQueued, Responder, incoming_queue};
-pub use typed::{announce, answer_bytes, call, call_json};
+pub use incoming::{Delivery, Incoming, IncomingSender, NotQueued, Registration, Responder, incoming_queue};
+pub use typed::{announce, answer_bytes, call, call_json, error_bytes, reply_bytes};
 
 /// Room for the headers of a message, in bytes.
 pub const HEADERS_BYTES_MAX: usize = 16 << 10;

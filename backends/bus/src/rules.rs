@@ -1,7 +1,7 @@
 //! What every bus refuses, and what its askers hear: the same words whatever carries the message.
 
 use bytes::Bytes;
-use wire::subject::EventFilter;
+use wire::subject::{EventFilter, Form};
 use wire::{Headers, Subject};
 
 use crate::{
@@ -38,8 +38,8 @@ pub fn check_payload(subject: &Subject, payload: &Bytes) -> Result<(), BusError>
 /// # Errors
 /// `Invalid`.
 pub fn check_asked(subject: &Subject) -> Result<(), BusError> {
-    match subject {
-        Subject::Event { .. } => Err(BusError::new(
+    match subject.form() {
+        Form::Event => Err(BusError::new(
             Kind::Invalid,
             format!("{subject} is an event: it is published, not asked"),
         )),
@@ -52,8 +52,8 @@ pub fn check_asked(subject: &Subject) -> Result<(), BusError> {
 /// # Errors
 /// `Invalid`.
 pub fn check_published(subject: &Subject) -> Result<(), BusError> {
-    match subject {
-        Subject::Event { .. } => Ok(()),
+    match subject.form() {
+        Form::Event => Ok(()),
         _ => Err(BusError::new(
             Kind::Invalid,
             format!("{subject} is not an event's subject; nothing was published"),

@@ -78,23 +78,41 @@ pub async fn announce<T: Topic>(bus: &dyn Bus, event: &CloudEvent<T>) -> Result<
 
 /// Encodes an answer; one that is too large for the bus becomes an `internal` error that says so.
 pub fn answer_bytes(result: Result<Value, ErrorBody>) -> Bytes {
-    let bytes = encoded(&Answer::from(result));
-    if bytes.len() <= PAYLOAD_BYTES_MAX {
-        return bytes;
+    match result {
+        Ok(value) => reply_bytes(&value).expect("JSON values always encode"),
+        Err(error) => error_bytes(error),
     }
-    encoded(&Answer::<Value>::Error(ErrorBody::new(
-        Code::Internal,
-        format!(
-            "the answer has {} bytes; at most {PAYLOAD_BYTES_MAX} are carried; the request was carried out",
-            bytes.len()
-        ),
-    )))
 }
 
-fn encoded(answer: &Answer<Value>) -> Bytes {
-    serde_json::to_vec(answer)
-        .expect("an answer holds only JSON values and text, which always encode")
-        .into()
+/// Encodes a reply as an answer; one that is too large for the bus becomes an `internal` error that says so.
+///
+/// # Errors
+/// When it has something that JSON hasn't, such as a map whose keys aren't text.
+pub fn reply_bytes<T: Serialize>(reply: &T) -> Result<Bytes, serde_json::Error> {
+    let bytes = serde_json::to_vec(&Answer::Ok(reply))?;
+    if bytes.len() <= PAYLOAD_BYTES_MAX {
+        return Ok(bytes.into());
+    }
+    Ok(error_bytes(too_large(bytes.len())))
+}
+
+/// Encodes an error as an answer; one that is too large for the bus becomes another, which says so.
+pub fn error_bytes(error: ErrorBody) -> Bytes {
+    let encoded = |error: ErrorBody| {
+        serde_json::to_vec(&Answer::<()>::Error(error))
+            .expect("an error holds only text and numbers, which always encode")
+    };
+    let bytes = encoded(error);
+    match bytes.len() <= PAYLOAD_BYTES_MAX {
+        true => bytes.into(),
+        false => encoded(too_large(bytes.len())).into(),
+    }
+}
+
+fn too_large(bytes: usize) -> ErrorBody {
+    let message =
+        format!("the answer has {bytes} bytes; at most {PAYLOAD_BYTES_MAX} are carried; the request was carried out");
+    ErrorBody::new(Code::Internal, message)
 }
 
 fn encode(subject: &Subject, request: &impl Serialize) -> Result<Bytes, ErrorBody> {

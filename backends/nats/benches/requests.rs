@@ -2,8 +2,8 @@
 //! alternated: `cargo bench -p windlass-nats --bench requests`.
 //!
 //! Both ends of both are in this process, each with a connection of its own; one lone nats-server passes the messages on. Logs are
-//! filtered as a daemon's are (level info). What is not equal: windlass's requests have headers (time-out, trace), and its
-//! answers are looked into for errors.
+//! filtered as a daemon's are (level info). What is not equal: windlass's answers are looked into for errors. With `bare`, `ours` or
+//! `inside` (the in-process bus) behind `--` that way alone is asked, 64 at once, for a profiler to look at.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ const IN_TURN: usize = 4_000;
 /// Requests of a round that is asked at once, and how many are under way.
 const AT_ONCE: usize = 30_000;
 const WINDOW: usize = 64;
+/// So many times as many when one way alone is asked.
+const ALONE: usize = 5;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -208,6 +210,19 @@ async fn main() -> Result<(), Failure> {
     let _house = house(Arc::new(bus(&url).await?)).await?;
     let bare = Way::Bare(async_nats::connect(&url).await?);
     let ours = Way::Windlass(Arc::new(bus(&url).await?), host()?);
+    let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
+    let _house_inside = house(bus.clone()).await?;
+    let inside = Way::Windlass(bus, host()?);
+    let wanted = std::env::args().find_map(|arg| {
+        let names = [("bare", &bare), ("ours", &ours), ("inside", &inside)];
+        names.into_iter().find(|(name, _)| *name == arg)
+    });
+    if let Some((name, way)) = wanted {
+        for _ in 0..ROUNDS {
+            println!("{name}: {:.0}/s", way.at_once(AT_ONCE * ALONE).await?);
+        }
+        return Ok(());
+    }
     for way in [&bare, &ours] {
         way.at_once(AT_ONCE / 4).await?;
         way.in_turn(IN_TURN / 4).await?;
@@ -234,9 +249,6 @@ async fn main() -> Result<(), Failure> {
         spread(&format!("{WINDOW} at once"), our_rates, bare_rates, "/s")
     );
 
-    let inside: Arc<dyn Bus> = Arc::new(InProcess::new());
-    let _house = house(inside.clone()).await?;
-    let inside = Way::Windlass(inside, host()?);
     inside.at_once(AT_ONCE).await?;
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {

@@ -7,7 +7,7 @@ use async_nats::jetstream::stream;
 use bus::{BusError, EventSender, Kind};
 use bytes::Bytes;
 use wire::Subject;
-use wire::subject::EventFilter;
+use wire::subject::{EventFilter, Form};
 
 use crate::acknowledged::{NotKept, keep};
 use crate::lattice::Lattice;
@@ -68,7 +68,9 @@ pub(crate) async fn feed(lattice: &Lattice, filter: EventFilter, ring: EventSend
             match tokio::time::timeout(WANTED_EVERY, tail.next()).await {
                 Ok(Tailed::Message(message)) => {
                     // what isn't an event of ours isn't told
-                    if let Ok(subject @ Subject::Event { .. }) = Subject::parse(&message.subject) {
+                    if let Ok(subject) = Subject::parse(&message.subject)
+                        && subject.form() == Form::Event
+                    {
                         ring.push(subject, message.payload);
                     }
                 }

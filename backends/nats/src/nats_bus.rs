@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bus::rules::{check_asked, check_payload, check_published, check_ring, check_service, late, nobody, patience_ms};
-use bus::{Bus, BusError, Events, Incoming, Kind, Service, event_ring};
+use bus::{
+    BUSY_RETRY_AFTER_MS, Bus, BusError, Events, Incoming, Kind, REQUEST_TIMEOUT_MS_DEFAULT, Service, event_ring,
+};
 use bytes::Bytes;
 use tokio::time::Instant;
 use wire::subject::EventFilter;
@@ -15,7 +17,7 @@ use wire::{Headers, Subject};
 use crate::announce::Announcer;
 use crate::error::NatsError;
 use crate::lattice::Lattice;
-use crate::replies::NoAnswer;
+use crate::replies::{ASKED_AT_ONCE_MAX, NoAnswer};
 use crate::{events, serving};
 
 /// Who serves, as the services protocol tells it.
@@ -62,17 +64,17 @@ impl Bus for NatsBus {
         check_asked(subject)?;
         let timeout_ms = patience_ms(&headers);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-        let mut sent = HeaderMap::new();
-        for (name, value) in (Headers {
-            timeout_ms: Some(timeout_ms),
-            ..headers
-        })
-        .pairs()
-        {
-            sent.insert(name, header_value(subject, name, value)?);
-        }
-        let text = subject.to_string();
-        match self.0.lattice.replies().ask(&text, sent, payload, deadline).await {
+        let replies = self.0.lattice.replies();
+        let (_room, left_ms) = match replies.room_now() {
+            Some(room) => (room, timeout_ms),
+            None => {
+                let room = replies.room(deadline).await.ok_or_else(|| crowded(subject))?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                (room, u64::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1))
+            }
+        };
+        let sent = sent_headers(subject, headers, left_ms)?;
+        match replies.ask(subject.as_str(), sent, payload, deadline).await {
             Ok(message) => Ok(message.payload),
             Err(why) => Err(unanswered(subject, timeout_ms, why)),
         }
@@ -95,6 +97,20 @@ impl Bus for NatsBus {
         events::feed(&self.0.lattice, filter, sender).await?;
         Ok(events)
     }
+}
+
+/// The headers as they are sent. What is left of the asker's patience is said unless it is what everybody takes for granted:
+/// most requests have no headers, and cost the server and both clients less.
+fn sent_headers(subject: &Subject, headers: Headers, left_ms: u64) -> Result<HeaderMap, BusError> {
+    let headers = Headers {
+        timeout_ms: (left_ms != REQUEST_TIMEOUT_MS_DEFAULT).then_some(left_ms),
+        ..headers
+    };
+    let mut sent = HeaderMap::new();
+    for (name, value) in headers.pairs() {
+        sent.insert(name, header_value(subject, name, value)?);
+    }
+    Ok(sent)
 }
 
 /// A value as it may stand in a header: within the limit, on one line.
@@ -121,6 +137,16 @@ fn unanswered(subject: &Subject, timeout_ms: u64, why: NoAnswer) -> BusError {
         }
         NoAnswer::NotConnected => not_connected(subject),
     }
+}
+
+fn crowded(subject: &Subject) -> BusError {
+    BusError::new(
+        Kind::Busy,
+        format!(
+            "{subject}: {ASKED_AT_ONCE_MAX} requests of this process wait for their answers, the most; nothing was sent"
+        ),
+    )
+    .retry_after_ms(BUSY_RETRY_AFTER_MS)
 }
 
 pub(crate) fn not_connected(subject: &Subject) -> BusError {

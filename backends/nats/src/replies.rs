@@ -1,20 +1,28 @@
 //! Where answers come back: one subscription for all requests of this process.
 //!
 //! async-nats has the same, but it keeps the place of a request that timed out for ever; here a place goes with its asker.
+//!
+//! async-nats reads on whether its subscribers keep up or not, and drops what a subscription's buffer can't hold. So no more
+//! requests are under way than their answers have room ([`Replies::room`]): a flood waits before it is sent, where nothing is lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, Message, StatusCode};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subject as NatsSubject, ToSubject};
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::{Kind, NatsError};
+
+/// Requests of one process that may wait for their answers at once; more wait to be sent. A part of
+/// [`MESSAGES_QUEUED_MAX`](crate::settings::MESSAGES_QUEUED_MAX), at both ends: of the asker's buffer, for late answers to
+/// askers who have gone need room too, and of the server's, which many hosts may ask at once.
+pub(crate) const ASKED_AT_ONCE_MAX: usize = 8_192;
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>;
 
@@ -45,7 +53,17 @@ pub(crate) struct Replies {
     prefix: String,
     next: AtomicU64,
     waiting: Waiting,
+    room: Semaphore,
     reader: JoinHandle<()>,
+}
+
+/// Text as async-nats takes it, copied once.
+pub(crate) struct Text<'a>(pub(crate) &'a str);
+
+impl ToSubject for Text<'_> {
+    fn to_subject(&self) -> NatsSubject {
+        self.0.into()
+    }
 }
 
 /// A place among those who wait; gone with its asker.
@@ -92,8 +110,21 @@ impl Replies {
             prefix,
             next: AtomicU64::new(1),
             waiting,
+            room: Semaphore::new(ASKED_AT_ONCE_MAX),
             reader,
         })
+    }
+
+    /// Room for the answer to one more request, until it is dropped; `None` when there was none before `deadline`. What is asked
+    /// of JetStream needs none: its few askers must not wait behind a flood.
+    pub(crate) async fn room(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
+        // the semaphore is never closed
+        tokio::time::timeout_at(deadline, self.room.acquire()).await.ok()?.ok()
+    }
+
+    /// The same without waiting.
+    pub(crate) fn room_now(&self) -> Option<SemaphorePermit<'_>> {
+        self.room.try_acquire().ok()
     }
 
     /// Sends, and waits for the one answer until `deadline`.
@@ -114,13 +145,13 @@ impl Replies {
             waiting: &self.waiting,
             token,
         };
-        let reply = format!("{}{}", self.prefix, base36(token));
+        let (subject, reply) = (Text(subject), self.place(token));
         let asked = async {
             let sent = match headers.is_empty() {
-                true => self.client.publish_with_reply(subject.to_owned(), reply, payload).await,
+                true => self.client.publish_with_reply(subject, Text(&reply), payload).await,
                 false => {
                     self.client
-                        .publish_with_reply_and_headers(subject.to_owned(), reply, headers, payload)
+                        .publish_with_reply_and_headers(subject, Text(&reply), headers, payload)
                         .await
                 }
             };
@@ -152,7 +183,7 @@ impl Replies {
             waiting: &self.waiting,
             token,
         };
-        let to_ourselves = format!("{}{}", self.prefix, base36(token));
+        let to_ourselves = self.place(token);
         let passed = async {
             let sent = self.client.publish(to_ourselves, Bytes::new()).await;
             sent.map_err(|e| self.refused(e))?;
@@ -164,9 +195,17 @@ impl Replies {
             .map(|_itself| ())
     }
 
+    /// The subject of the answer with this token.
+    fn place(&self, token: u64) -> String {
+        let mut text = String::with_capacity(self.prefix.len() + TOKEN_CHARS_MAX);
+        text.push_str(&self.prefix);
+        push_base36(&mut text, token);
+        text
+    }
+
     /// A text that nobody else makes, in this process or another.
     pub(crate) fn unique(&self) -> String {
-        format!("{}{}", self.prefix, base36(self.next.fetch_add(1, Ordering::Relaxed)))
+        self.place(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Requests that wait for an answer.
@@ -183,16 +222,19 @@ impl Drop for Replies {
     }
 }
 
-fn base36(mut number: u64) -> String {
+/// Digits of the largest token.
+const TOKEN_CHARS_MAX: usize = 13;
+
+fn push_base36(text: &mut String, mut number: u64) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut digits = [0_u8; 13];
+    let mut digits = [0_u8; TOKEN_CHARS_MAX];
     let mut at = digits.len();
     loop {
         at -= 1;
         digits[at] = DIGITS[usize::try_from(number % 36).unwrap_or(0)];
         number /= 36;
         if number == 0 {
-            return String::from_utf8_lossy(&digits[at..]).into_owned();
+            return text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
         }
     }
 }
@@ -204,7 +246,9 @@ mod tests {
     #[test]
     fn tokens_survive_their_text() {
         for n in [0, 1, 35, 36, u64::MAX] {
-            assert_eq!(u64::from_str_radix(&base36(n), 36), Ok(n));
+            let mut text = String::new();
+            push_base36(&mut text, n);
+            assert_eq!(u64::from_str_radix(&text, 36), Ok(n));
         }
     }
 }

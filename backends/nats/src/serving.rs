@@ -11,18 +11,28 @@ use bus::{
     incoming_queue,
 };
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use wire::{Answer, Code, ErrorBody, Headers, Subject};
 
 use crate::announce::{Announcer, Card, Tally};
 use crate::lattice::Lattice;
+use crate::replies::Text;
 
 /// How long the server may take to know of our subscriptions.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon unsubscribing is tried again when the connection's queue is full.
 const UNSUBSCRIBE_AGAIN: Duration = Duration::from_millis(10);
+/// How long what was on its way may take to come.
+const LEFT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unsubscribes at the server and not here. `UNSUB` may name a number of messages after which the server does it; one of more
+/// than nine digits is none to it, so it does it at once, while async-nats goes on to deliver. Its own ways to leave
+/// (`unsubscribe`, `drain`) forget the subscription before the server does, and what comes in between.
+const AT_ONCE: u64 = 1 << 62;
 
 /// A subscription that its reader and whoever closes the service share.
 type Shared = Arc<Mutex<Subscriber>>;
@@ -51,12 +61,18 @@ pub(crate) async fn serve(lattice: &Lattice, announcer: &Announcer, service: Ser
         open.push(Arc::new(Mutex::new(subscriber)));
     }
     let registration = announcer.register(card.clone());
-    let (shared, handle) = (open.clone(), Handle::current());
+    let (nothing_comes, ended) = watch::channel(false);
+    let (reads, all_read) = mpsc::channel(1);
+    let leaving = Leaving {
+        lattice: lattice.clone(),
+        subscribers: open.clone(),
+        nothing_comes,
+        all_read,
+        handle: Handle::current(),
+    };
     let (sender, incoming) = incoming_queue(service.queue_requests_max, move || {
         drop(registration);
-        for subscriber in shared {
-            leave(&subscriber, &handle);
-        }
+        leaving.begin()
     });
     for ((subject, subscriber), tally) in subjects.into_iter().zip(open).zip(card.tallies()) {
         let door = Door {
@@ -65,7 +81,12 @@ pub(crate) async fn serve(lattice: &Lattice, announcer: &Announcer, service: Ser
             handle: Handle::current(),
             tally,
         };
-        tokio::spawn(read(subscriber, Arc::new(door), sender.clone()));
+        let reading = read(subscriber, Arc::new(door), sender.clone(), ended.clone());
+        let reads = reads.clone();
+        tokio::spawn(async move {
+            reading.await;
+            drop(reads);
+        });
     }
     let known = lattice.replies().barrier(Instant::now() + KNOWN_TIMEOUT).await;
     known.map_err(|e| {
@@ -74,25 +95,43 @@ pub(crate) async fn serve(lattice: &Lattice, announcer: &Announcer, service: Ser
     Ok(incoming)
 }
 
-/// Unsubscribes; what is under way still comes to the reader.
-fn leave(subscriber: &Shared, handle: &Handle) {
-    let again = subscriber.clone();
-    if !try_leave(subscriber) {
-        handle.spawn(async move {
-            while !try_leave(&again) {
-                tokio::time::sleep(UNSUBSCRIBE_AGAIN).await;
-            }
-        });
+/// What it takes to leave without leaving anybody unanswered.
+struct Leaving {
+    lattice: Lattice,
+    subscribers: Vec<Shared>,
+    nothing_comes: watch::Sender<bool>,
+    /// Ends with the last reader; nothing is sent.
+    all_read: mpsc::Receiver<()>,
+    handle: Handle,
+}
+
+impl Leaving {
+    /// Unsubscribes now, unless the connection's queue is full; ends when what was under way has been read.
+    fn begin(mut self) -> BoxFuture<'static, ()> {
+        self.subscribers.retain(|subscriber| !try_unsubscribe(subscriber));
+        let left = self.handle.clone().spawn(self.end());
+        left.map(|_its_runtime_may_be_gone| ()).boxed()
+    }
+
+    async fn end(mut self) {
+        while !self.subscribers.iter().all(try_unsubscribe) {
+            tokio::time::sleep(UNSUBSCRIBE_AGAIN).await;
+        }
+        // the server sends nothing behind what comes back to us now; without a connection nothing is under way
+        let _passed_or_late = self.lattice.replies().barrier(Instant::now() + LEFT_TIMEOUT).await;
+        self.nothing_comes.send_replace(true);
+        self.all_read.recv().await;
     }
 }
 
-fn try_leave(subscriber: &Shared) -> bool {
+fn try_unsubscribe(subscriber: &Shared) -> bool {
     // nothing panics under this lock
     let mut subscriber = subscriber.lock().unwrap_or_else(PoisonError::into_inner);
-    subscriber.drain().now_or_never().is_some()
+    subscriber.unsubscribe_after(AT_ONCE).now_or_never().is_some()
 }
 
-async fn read(subscriber: Shared, door: Arc<Door>, queue: IncomingSender) {
+/// Reads until nothing comes any more. The subscription goes with it.
+async fn read(subscriber: Shared, door: Arc<Door>, queue: IncomingSender, mut ended: watch::Receiver<bool>) {
     let next = || {
         futures::future::poll_fn(|cx| -> Poll<Option<Message>> {
             subscriber
@@ -101,7 +140,17 @@ async fn read(subscriber: Shared, door: Arc<Door>, queue: IncomingSender) {
                 .poll_next_unpin(cx)
         })
     };
-    while let Some(message) = next().await {
+    loop {
+        tokio::select! {
+            biased;
+            message = next() => match message {
+                Some(message) => take(message, &door, &queue),
+                None => return,
+            },
+            _told_or_gone = ended.changed() => break,
+        }
+    }
+    while let Some(Some(message)) = unconstrained(next()).now_or_never() {
         take(message, &door, &queue);
     }
 }
@@ -133,6 +182,7 @@ fn take(message: Message, door: &Arc<Door>, queue: &IncomingSender) {
     }
     let delivery = Delivery {
         subject: door.subject.clone(),
+        arrived,
         deadline: Some(arrived + Duration::from_millis(bus::rules::patience_ms(&headers))),
         headers,
         payload: message.payload,
@@ -160,21 +210,22 @@ fn responder(door: Arc<Door>, reply: NatsSubject, arrived: Instant) -> Responder
         });
         let error = error_of(&answer);
         door.tally.answered(arrived.elapsed(), error.as_ref());
-        let handle = door.handle.clone();
-        let mut sending = Box::pin(send(door, reply, answer, error));
-        if (&mut sending).now_or_never().is_none() {
-            handle.spawn(sending);
+        // not for the budget of the task that answers: what is refused here would be a task of its own
+        let at_once = unconstrained(send(&door, &reply, answer.clone(), error.as_ref()));
+        if at_once.now_or_never().is_none() {
+            let handle = door.handle.clone();
+            handle.spawn(async move { send(&door, &reply, answer, error.as_ref()).await });
         }
     })
 }
 
-async fn send(door: Arc<Door>, reply: NatsSubject, answer: Bytes, error: Option<ErrorBody>) {
+async fn send(door: &Door, reply: &NatsSubject, answer: Bytes, error: Option<&ErrorBody>) {
     let bytes = answer.len();
     let sent = match error {
-        None => door.client.publish(reply.clone(), answer).await,
+        None => door.client.publish(Text(reply), answer).await,
         Some(error) => {
             door.client
-                .publish_with_headers(reply.clone(), error_headers(&error), answer)
+                .publish_with_headers(Text(reply), error_headers(error), answer)
                 .await
         }
     };
@@ -191,7 +242,7 @@ async fn send(door: Arc<Door>, reply: NatsSubject, answer: Bytes, error: Option<
         // a connection that has ended has nobody to tell
         let _ended = door
             .client
-            .publish_with_headers(reply, headers, answer_bytes(Err(body)))
+            .publish_with_headers(Text(reply), headers, answer_bytes(Err(body)))
             .await;
     }
 }
