@@ -8,6 +8,11 @@ use async_nats::{ConnectOptions, ServerAddr};
 use crate::backoff::Backoff;
 use crate::error::{Kind, NatsError};
 
+/// Messages of one subscription that may wait to be taken; async-nats drops what comes beyond. It reads in great strides, some
+/// 50,000 messages before anybody else has a turn, so its own default of 65,536 is too little for a flood. Costs nothing until
+/// they are there.
+pub(crate) const MESSAGES_QUEUED_MAX: usize = 1 << 18;
+
 /// How to reach the servers.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -98,6 +103,7 @@ impl Settings {
             .retry_on_initial_connect()
             .connection_timeout(Duration::from_millis(self.connect_timeout_ms))
             .ping_interval(Duration::from_millis(self.ping_interval_ms))
+            .subscription_capacity(MESSAGES_QUEUED_MAX)
             .request_timeout(Some(Duration::from_millis(self.ack_timeout_ms)))
             .reconnect_delay_callback(move |attempts| backoff.delay(attempts));
         options = match &self.credentials {

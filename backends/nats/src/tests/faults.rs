@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bus::{Bus, Endpoint, Received, Service, answer_bytes, call_json};
 use bytes::Bytes;
+use futures::StreamExt;
 use integration::Random;
 use integration::nats::{Cluster, Link};
 use serde_json::json;
@@ -243,24 +244,29 @@ async fn a_host_that_was_cut_off_comes_back_whole() {
 static NOTHING: serde_json::Value = serde_json::Value::Null;
 static HERE: std::sync::LazyLock<Subject> = std::sync::LazyLock::new(here);
 
-/// 100,000 at a queue of 1,000: each is served or hears `busy`, and memory stays bounded.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_answered_message_by_message() {
-    let scratch = Scratch::new("faults").unwrap();
-    let server = Server::start(&scratch.join("n1")).unwrap();
-    let (serving, asker) = (bus_at(&server.url()).await, bus_at(&server.url()).await);
-    let mut incoming = serving.serve(service(1_000)).await.unwrap();
+/// A server with a queue of 1,000 that can't keep up; counts what it served.
+async fn slow_server(bus: &NatsBus) -> Arc<AtomicU64> {
+    let mut incoming = bus.serve(service(1_000)).await.unwrap();
     let served = Arc::new(AtomicU64::new(0));
     let counted = served.clone();
     tokio::spawn(async move {
         while let Some(delivery) = incoming.next().await {
-            // a concern that can't keep up
             if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(64) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             delivery.responder.answer(answer_bytes(Ok(json!(1))));
         }
     });
+    served
+}
+
+/// 100,000 at a queue of 1,000: each is served or hears `busy`, and memory stays bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_answered_message_by_message() {
+    let scratch = Scratch::new("faults").unwrap();
+    let server = Server::start(&scratch.join("n1")).unwrap();
+    let (serving, asker) = (bus_at(&server.url()).await, bus_at(&server.url()).await);
+    let served = slow_server(&serving).await;
     let count = from_environment("WINDLASS_FLOOD", 100_000);
     let patience = Headers {
         timeout_ms: Some(120_000),
@@ -270,21 +276,25 @@ async fn a_flood_is_answered_message_by_message() {
     let asks = (0..count).map(|_| call_json(&asker, &HERE, &NOTHING, patience.clone()));
     let heard = futures::future::join_all(asks).await;
     let grown_kib = resident_kib().saturating_sub(before_kib);
-    let (mut ok, mut busy) = (0, 0);
+    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
     for answer in &heard {
-        match answer {
-            Ok(_) => ok += 1,
-            Err(e) if e.code == Code::Busy && e.retry_after_ms.is_some() => busy += 1,
-            Err(e) => panic!("neither served nor busy: {e:?}"),
-        }
+        let outcome = match answer {
+            Ok(_) => "ok".to_owned(),
+            Err(e) if e.code == Code::Busy && e.retry_after_ms.is_some() => "busy".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        *outcomes.entry(outcome).or_default() += 1;
     }
-    eprintln!("{ok} served, {busy} busy, {grown_kib} KiB more");
-    assert_eq!((ok + busy, ok), (count, served.load(Ordering::SeqCst)));
-    assert!(busy > 0, "it was a flood");
-    assert_eq!(
-        (serving.lattice().slow_messages(), asker.lattice().slow_messages()),
-        (0, 0)
+    let served = served.load(Ordering::SeqCst);
+    let ends = [&serving, &asker].map(|bus| (bus.lattice().slow_messages(), bus.lattice().connects()));
+    let told = format!(
+        "{outcomes:?}, {served} served, {grown_kib} KiB more, (dropped, connects) of server and asker {ends:?}"
     );
+    eprintln!("{told}");
+    let [ok, busy] = ["ok", "busy"].map(|outcome| outcomes.get(outcome).copied().unwrap_or_default());
+    assert_eq!((ok + busy, ok), (count, served), "neither served nor busy: {told}");
+    assert!(busy > 0, "it was a flood: {told}");
+    assert_eq!(ends, [(0, 1), (0, 1)], "{told}");
     // the askers' own futures and answers are most of it
     assert!(grown_kib < 1 << 20, "{grown_kib} KiB");
     assert_eq!(
@@ -292,6 +302,46 @@ async fn a_flood_is_answered_message_by_message() {
         Ok(json!(1)),
         "and it goes on"
     );
+}
+
+/// The same from a client that isn't ours, and sends all before it looks for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_outside_is_answered_message_by_message() {
+    let scratch = Scratch::new("faults").unwrap();
+    let server = Server::start(&scratch.join("n1")).unwrap();
+    let serving = bus_at(&server.url()).await;
+    let served = slow_server(&serving).await;
+    let count = usize::try_from(from_environment("WINDLASS_FLOOD", 100_000)).unwrap();
+    let options = async_nats::ConnectOptions::new().subscription_capacity(2 * count);
+    let outside = options.connect(server.url()).await.unwrap();
+    let inbox = outside.new_inbox();
+    let mut answers = outside.subscribe(format!("{inbox}.*")).await.unwrap();
+    for n in 0..count {
+        let sent = outside.publish_with_reply(here().to_string(), format!("{inbox}.{n}"), Bytes::from_static(b"null"));
+        sent.await.unwrap();
+    }
+    let mut heard = vec![0_u8; count];
+    let (mut ok, mut busy) = (0_usize, 0_usize);
+    while ok + busy < count {
+        let answer = tokio::time::timeout(Duration::from_secs(60), answers.next()).await;
+        let dropped = serving.lattice().slow_messages();
+        let told = || format!("{ok} ok, {busy} busy of {count}, {served:?} served, {dropped} dropped");
+        let answer = answer
+            .unwrap_or_else(|_| panic!("no further answer: {}", told()))
+            .unwrap();
+        let n: usize = answer.subject.rsplit('.').next().unwrap().parse().unwrap();
+        heard[n] += 1;
+        match answer.payload.as_ref() {
+            b"{\"ok\":1}" => ok += 1,
+            other if other.starts_with(b"{\"error\":{\"code\":\"busy\"") => busy += 1,
+            other => panic!("{}: {}", String::from_utf8_lossy(other), told()),
+        }
+    }
+    eprintln!("{ok} ok, {busy} busy");
+    assert!(heard.iter().all(|times| *times == 1), "each is answered once");
+    assert_eq!(u64::try_from(ok).unwrap(), served.load(Ordering::SeqCst));
+    assert!(busy > 0, "it was a flood");
+    assert_eq!(serving.lattice().slow_messages(), 0);
 }
 
 fn resident_kib() -> u64 {
