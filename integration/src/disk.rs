@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, SeekFrom, Timespec, Timestamps, utimensat};
 
 use crate::Random;
 
@@ -63,7 +63,23 @@ pub fn write_files(dir: &Path, seed: u64, bytes: u64) -> io::Result<()> {
     fs::write(dir.join("empty"), b"")?;
     fs::write(dir.join("original"), b"two names")?;
     fs::hard_link(dir.join("original"), dir.join("hard-link"))?;
-    std::os::unix::fs::symlink("original", dir.join("symbolic-link"))
+    std::os::unix::fs::symlink("original", dir.join("symbolic-link"))?;
+    set_times(dir)
+}
+
+/// Gives all of a tree one time of access, far enough in the future that reading it doesn't set another: mke2fs copies it.
+fn set_times(path: &Path) -> io::Result<()> {
+    let at = |tv_sec| Timespec { tv_sec, tv_nsec: 0 };
+    let times = Timestamps {
+        last_access: at(2_100_000_000),
+        last_modification: at(1_700_000_000),
+    };
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            set_times(&entry?.path())?;
+        }
+    }
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// `bytes` of random data.
