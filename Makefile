@@ -67,6 +67,7 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	$(PYTHON) bench/idle.py
 	$(CARGO) bench -q -p windlass-nats --bench requests --bench jobs_submit --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --bench rack_lattice --locked $(CARGO_FLAGS)
+	WINDLASS_RACK_STATE_RACKS=10000 $(CARGO) bench -q -p windlass-rack_scheduler --bench rack_state --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 1 200 medium \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 5 --budget-s 60
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 2 200 large \

@@ -185,7 +185,7 @@ impl Daemons {
                 "replanned_total",
                 "committed_total",
             ]) {
-                *sum += observed[name].as_u64().expect("a count");
+                *sum += observed[name].as_u64().unwrap_or(0);
             }
         }
         sums

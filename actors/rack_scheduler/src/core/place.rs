@@ -32,7 +32,7 @@ use super::inventory::{Fits, Inventory, carrying};
 use super::pack::{Budget, Item, Packing, Take};
 
 /// What one request may cost: about a fifth of a second.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 40_000_000;
 /// What it costs to look at a rack, beside its hosts and what is tried there.
 const LOOK_STEPS: u64 = 40;
 /// Choices of rows and zones that are looked at.
@@ -302,7 +302,7 @@ impl<'a> Solver<'a> {
     /// Packs a unit into what is left of a rack. Groups in what comes back are slots of the unit.
     fn pack(&mut self, unit: usize, rack: u32, rooms: &mut [Amounts], all: bool) -> Option<Vec<Take>> {
         let mut budget = self.budget;
-        budget.spend(LOOK_STEPS + 2 * rooms.len() as u64);
+        budget.spend(LOOK_STEPS + 4 * rooms.len() as u64);
         let groups = &self.units[unit].groups;
         let present = |slot: u32, host: usize| -> u32 {
             let group = &self.ask.groups[groups[slot as usize] as usize];

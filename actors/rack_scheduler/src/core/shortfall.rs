@@ -12,6 +12,17 @@ use super::place::{Plan, place_within};
 /// What one trial of a change may cost.
 const TRIAL_STEPS_MAX: u64 = 2_000_000;
 
+/// What a trial without a relation may cost for each group: one look for a home for it.
+const GROUP_STEPS: u64 = 20_000;
+
+/// Whether a request fits without a relation.
+fn fits_without(inventory: &Inventory, fits: &mut Fits, ask: &Ask, relation: &dyn Fn(&mut Ask)) -> bool {
+    let mut other = ask.clone();
+    relation(&mut other);
+    let steps_max = TRIAL_STEPS_MAX.max(GROUP_STEPS * ask.groups.len() as u64);
+    place_within(inventory, fits, &other, steps_max).fits()
+}
+
 /// Why a rack can't take a group alone; `None` when it could.
 fn refusal(inventory: &Inventory, fits: &mut Fits, ask: &Ask, g: usize) -> Vec<Option<Constraint>> {
     let group = &ask.groups[g];
@@ -195,23 +206,21 @@ fn fit(inventory: &Inventory, fits: &mut Fits, ask: &Ask, g: usize, rack: u32, b
 
 /// Each group fits alone: the relations, or sharing, stand in the way.
 fn between(inventory: &Inventory, fits: &mut Fits, ask: &Ask, g: usize, plan: &Plan) -> Shortfall {
-    let mut fits_when = |change: &dyn Fn(&mut Ask)| {
-        let mut other = ask.clone();
-        change(&mut other);
-        place_within(inventory, fits, &other, TRIAL_STEPS_MAX).fits()
-    };
+    let mut fits_when = |change: &dyn Fn(&mut Ask)| fits_without(inventory, fits, ask, change);
     let groups = ask.groups.len();
-    let (constraint, message) = if fits_when(&without_near) {
+    let joined = |roots: &[u32]| (0..groups).any(|g| roots[g] != g as u32);
+    let near = joined(&ask.near_row) || joined(&ask.near_zone);
+    let (constraint, message) = if near && fits_when(&without_near) {
         (
             Constraint::Near,
             "no row or zone has room for all groups that are to be near".to_owned(),
         )
-    } else if fits_when(&without_together) {
+    } else if joined(&ask.together) && fits_when(&without_together) {
         (
             Constraint::Together,
             "groups that belong together are too large for any one rack".to_owned(),
         )
-    } else if fits_when(&without_apart) {
+    } else if ask.apart.iter().flatten().any(|apart| *apart) && fits_when(&without_apart) {
         let able = plan.able.iter().max().copied().unwrap_or(0);
         (
             Constraint::Apart,
@@ -253,16 +262,21 @@ fn without_apart(ask: &mut Ask) {
 
 /// A change that was tried and makes it fit; of each kind the smallest.
 fn change(inventory: &Inventory, fits: &mut Fits, ask: &Ask, shortfall: &Shortfall) -> Option<String> {
+    match shortfall.constraint {
+        Constraint::Near if fits_without(inventory, fits, ask, &without_near) => {
+            return Some("make nearness preferred".into());
+        }
+        Constraint::Together if fits_without(inventory, fits, ask, &without_together) => {
+            return Some("let these groups have racks of their own".into());
+        }
+        _ => {}
+    }
     let mut fits_when = |change: &dyn Fn(&mut Ask)| {
         let mut other = ask.clone();
         change(&mut other);
         place_within(inventory, fits, &other, TRIAL_STEPS_MAX).fits()
     };
     match shortfall.constraint {
-        Constraint::Near if fits_when(&without_near) => return Some("make nearness preferred".into()),
-        Constraint::Together if fits_when(&without_together) => {
-            return Some("let these groups have racks of their own".into());
-        }
         Constraint::PerHost => {
             let most = ask.groups.iter().map(super::ask::Group::vms).max().unwrap_or(1);
             let mut bounds =
@@ -306,7 +320,7 @@ fn change(inventory: &Inventory, fits: &mut Fits, ask: &Ask, shortfall: &Shortfa
         let each = if ask.groups.len() == 1 { "" } else { " off each group" };
         return Some(format!("{yes} VMs fewer{each}"));
     }
-    if shortfall.constraint == Constraint::Apart && fits_when(&without_apart) {
+    if shortfall.constraint == Constraint::Apart && fits_without(inventory, fits, ask, &without_apart) {
         return Some("make apart preferred".into());
     }
     None

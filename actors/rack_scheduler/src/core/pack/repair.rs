@@ -139,7 +139,7 @@ impl Filled<'_> {
     fn eject(&mut self, item: usize, steps: &mut Budget) -> Option<Vec<usize>> {
         let mut best: Option<(u32, usize, Vec<usize>)> = None;
         for local in self.hosts() {
-            steps.spend(2 * self.items.len() as u64);
+            steps.spend(4 * self.items.len() as u64);
             let Some((cost, out)) = self.who_goes(item, local) else {
                 continue;
             };

@@ -18,8 +18,12 @@ use crate::core::amounts::{DIMS, Sums, add, less, sums_fit};
 const ATTEMPTS: u64 = 8;
 /// Racks not in use that are looked at for a unit, the roomiest first.
 const SPARE_MAX: usize = 64;
+/// Racks in use that are looked at when a unit fits into none.
+const CROWDED_MAX: usize = 48;
 /// Units of one rack that may have to go, those first that were seldom hard to place.
 const EJECT_MAX: usize = 10;
+/// What it costs to begin an attempt and to take its answer down, for each unit.
+const UNIT_STEPS: u64 = 100;
 /// Ejections of one attempt for each unit, and in any case.
 const EJECTIONS_A_UNIT: usize = 8;
 const EJECTIONS_MIN: usize = 64;
@@ -64,6 +68,7 @@ impl Solver<'_> {
         let mut roomiest = self.roomiest(order);
         let mut failed = 0;
         while failed < ATTEMPTS && best.racks > best.bound && self.budget.0 > 0 {
+            self.budget.spend(UNIT_STEPS * order.len() as u64);
             let (homes, pool) = self.begin(order, best, failed);
             let later = self.budget.0 - self.budget.0 / (ATTEMPTS - failed);
             self.budget = Budget(self.budget.0 - later);
@@ -151,6 +156,9 @@ impl Solver<'_> {
             let set = attempt.homes.with(rack, unit);
             let left = self.left(rack, &set);
             self.budget.spend(LOOK_STEPS);
+            if self.budget.0 == 0 {
+                return false;
+            }
             if best.is_none_or(|(least, _)| left < least) && self.whole(rack, &set, attempt.memory).is_some() {
                 best = Some((left, rack));
             }
@@ -171,14 +179,19 @@ impl Solver<'_> {
 
     /// With all units of a rack into another one that nothing is in.
     fn insert_roomier(&mut self, unit: usize, attempt: &mut Attempt<'_>) -> bool {
-        let racks: Vec<u32> = attempt.homes.sets.keys().copied().collect();
         let spare = self.spare(unit, attempt.roomiest);
-        for rack in racks {
+        let unused = spare.iter().filter(|r| !attempt.homes.sets.contains_key(r));
+        let unused: Vec<u32> = unused.copied().collect();
+        self.budget.spend(4 * spare.len() as u64);
+        if unused.is_empty() {
+            return false;
+        }
+        for rack in self.crowded(unit, attempt) {
             if self.clashes(unit, &attempt.homes.sets[&rack]) {
                 continue;
             }
             let set = attempt.homes.with(rack, unit);
-            for other in spare.iter().filter(|r| !attempt.homes.sets.contains_key(r)) {
+            for other in &unused {
                 if set.iter().all(|u| self.allowed(*u, *other)) && self.whole(*other, &set, attempt.memory).is_some() {
                     set.iter().for_each(|u| attempt.homes.go(*u, *other));
                     return true;
@@ -191,12 +204,24 @@ impl Solver<'_> {
         false
     }
 
+    /// Racks in use; where there are many, some, each time others.
+    fn crowded(&mut self, unit: usize, attempt: &Attempt<'_>) -> Vec<u32> {
+        let mut racks: Vec<u32> = attempt.homes.sets.keys().copied().collect();
+        if racks.len() > CROWDED_MAX {
+            let turn = attempt.hard.get(&unit).copied().unwrap_or(0);
+            racks.sort_by_key(|rack| mixed(turn, *rack));
+            racks.truncate(CROWDED_MAX);
+            self.budget.spend(8 * attempt.homes.sets.len() as u64);
+        }
+        racks
+    }
+
     /// The cheapest way to make room for a unit.
     fn ejection(&mut self, unit: usize, attempt: &mut Attempt<'_>, seed: u32) -> Option<Ejection> {
         let mut ways: Vec<Ejection> = Vec::new();
-        for (rack, set) in &attempt.homes.sets {
-            if self.allowed(unit, *rack) {
-                self.ejections(unit, *rack, set, attempt, seed, &mut ways);
+        for rack in self.crowded(unit, attempt) {
+            if self.allowed(unit, rack) {
+                self.ejections(unit, rack, &attempt.homes.sets[&rack], attempt, seed, &mut ways);
             }
         }
         ways.sort_by_key(|way| (way.cost, way.tie));
@@ -293,7 +318,7 @@ impl Solver<'_> {
         let list = &self.candidates[self.units[unit].signature].list;
         let may = list.iter().map(|(_, rack)| *rack).filter(|r| self.may(unit, *r));
         let mut able: Vec<(f32, u32, u32)> = may.map(|r| (share(r), mixed(self.ask.seed, r), r)).collect();
-        let steps = list.len() as u64 / 8;
+        let steps = 4 * list.len() as u64;
         let by_share = |a: &(f32, u32, u32), b: &(f32, u32, u32)| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2)));
         if able.len() > SPARE_MAX {
             able.select_nth_unstable_by(SPARE_MAX, by_share);

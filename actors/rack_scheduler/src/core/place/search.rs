@@ -18,6 +18,8 @@ const WIDTH: usize = 12;
 const ROUNDS: u64 = 10;
 /// Steps of one round, as a share of what is left.
 const ROUND_SHARE: u64 = 4;
+/// Steps that a unit costs when one in a long row finds its home at once.
+const UNIT_STEPS: u64 = 20_000;
 /// Steps of one round once there is an answer.
 const ROUND_STEPS_MAX: u64 = 300_000;
 /// Steps of closing racks once there is an answer.
@@ -90,6 +92,10 @@ impl Solver<'_> {
         let mut whole = false;
         for round in 0..ROUNDS {
             let share = match &best.found {
+                // the first way down has to come to its end, whatever it costs
+                None if round == 0 => (self.budget.0 / ROUND_SHARE)
+                    .max(UNIT_STEPS * order.len() as u64)
+                    .min(self.budget.0 / 2),
                 None => self.budget.0 / ROUND_SHARE,
                 Some(_) => ROUND_STEPS_MAX.min(self.budget.0),
             };
