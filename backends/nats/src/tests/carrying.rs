@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus::{Bus, Endpoint, Faults, Faulty, Received, Service, answer_bytes, call_json, conformance};
 use bytes::Bytes;
@@ -171,4 +173,76 @@ async fn servers_and_subscribers_outlive_the_connection() {
         Ok(json!(1))
     );
     served.abort();
+}
+
+/// A host comes and goes while another one stays, under requests that either may answer: each is answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_leaves_nobody_unanswered() {
+    let scratch = Scratch::new("bus").unwrap();
+    let server = Server::start(&scratch.join("n1")).unwrap();
+    let (goes, stays, asker) = (
+        bus_at(&server.url()).await,
+        bus_at(&server.url()).await,
+        bus_at(&server.url()).await,
+    );
+    let serve = |mut incoming: bus::Incoming| async move {
+        let mut served = 0_u64;
+        while let Some(delivery) = incoming.next().await {
+            delivery.responder.answer(answer_bytes(Ok(json!(1))));
+            served += 1;
+        }
+        served
+    };
+    let _stays = tokio::spawn(serve(stays.serve(service("h2", 1_000)).await.unwrap()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let any = Subject::cluster("mill", "any").unwrap();
+    let askers: Vec<_> = (0..32)
+        .map(|_| {
+            let (stop, asker, any) = (stop.clone(), asker.clone(), any.clone());
+            tokio::spawn(async move {
+                let (patient, mut heard) = (patience(5_000), BTreeMap::<String, u64>::new());
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = call_json(&asker, &any, &json!({}), patient.clone()).await;
+                    let outcome = answer.map_or_else(|e| e.code.to_string(), |_| "ok".to_owned());
+                    *heard.entry(outcome).or_default() += 1;
+                }
+                heard
+            })
+        })
+        .collect();
+    let mut served = 0;
+    for _ in 0..200 {
+        let mut incoming = goes.serve(service("h1", 1_000)).await.unwrap();
+        for _ in 0..20 {
+            incoming
+                .next()
+                .await
+                .unwrap()
+                .responder
+                .answer(answer_bytes(Ok(json!(1))));
+        }
+        // what it has taken is answered, what is under way hears of its end
+        incoming.close();
+        served += serve(incoming).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut heard = BTreeMap::<String, u64>::new();
+    for asker in askers {
+        for (outcome, count) in asker.await.unwrap() {
+            *heard.entry(outcome).or_default() += count;
+        }
+    }
+    eprintln!("{heard:?}, {served} served behind a close");
+    assert!(heard["ok"] > 1_000, "{heard:?}");
+    let others = heard
+        .keys()
+        .filter(|outcome| !["ok", "unavailable"].contains(&outcome.as_str()));
+    assert_eq!(others.count(), 0, "{heard:?}");
+}
+
+fn patience(timeout_ms: u64) -> Headers {
+    Headers {
+        timeout_ms: Some(timeout_ms),
+        ..Headers::default()
+    }
 }
