@@ -24,7 +24,6 @@ use crate::clock::Clock;
 use crate::concern::{Call, Concern, Effect, Finish, Routes, Work};
 use crate::job_runner::Runner;
 use crate::ledger::{Asked, Ledger, deadline_passed};
-use crate::outbox::Outbox;
 use crate::restart::{Budget, Verdict};
 use crate::rounds::Round;
 use crate::shelf::Shelf;
@@ -89,7 +88,6 @@ pub(crate) struct Keeper<A: Concern> {
     generation: u64,
     shelf: Arc<Shelf>,
     queue: VecDeque<Letter>,
-    outbox: Outbox,
     in_flight: usize,
     renewing: bool,
     budget: Budget,
@@ -122,7 +120,6 @@ impl<A: Concern> Keeper<A> {
             generation: 0,
             shelf,
             queue: VecDeque::new(),
-            outbox: Outbox::default(),
             in_flight: 0,
             renewing: false,
             budget: Budget::new(ledger.limits().restart),
@@ -141,19 +138,15 @@ impl<A: Concern> Keeper<A> {
             return;
         }
         let in_flight_max = self.ledger.limits().in_flight_max;
-        let mut now = Instant::now();
         while self.in_flight < in_flight_max && self.concern.is_some() {
             let Some(letter) = self.queue.pop_front() else { break };
-            self.outbox.send_due(now);
-            self.take_up(letter, now, ctx);
-            now = Instant::now();
+            self.take_up(letter, ctx);
         }
-        self.outbox.send();
         self.tell_drained();
     }
 
-    /// Decides on a message. An answer that is known at once waits for those of the same turn.
-    fn take_up(&mut self, letter: Letter, now: Instant, ctx: &mut Ctx<A>) {
+    /// Decides on a message.
+    fn take_up(&mut self, letter: Letter, ctx: &mut Ctx<A>) {
         let Some(mut concern) = self.concern.take() else { return };
         let Letter {
             asked,
@@ -165,7 +158,7 @@ impl<A: Concern> Keeper<A> {
         drop(slot);
         let call = self.called(&asked, headers, deadline);
         let running = deciding(call.trace, A::NAME, &call.subject.clone(), || {
-            let decided = match call.deadline.is_some_and(|deadline| deadline <= now) {
+            let decided = match call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 true => Ok(Err(deadline_passed(A::NAME, call.subject.verb()))),
                 false => catch_unwind(AssertUnwindSafe(|| self.routes.handle(&mut concern, &call, &payload))),
             };
@@ -179,13 +172,10 @@ impl<A: Concern> Keeper<A> {
                     return None;
                 }
             };
-            self.outbox
-                .put(self.ledger.answered(asked, result, Instant::now()), now);
+            self.ledger.answer(asked, result);
             None
         });
         if let Some((future, call, asked)) = running {
-            // nobody waits for an effect's first step
-            self.outbox.send();
             self.begin(future, call, asked, ctx);
         }
     }

@@ -89,26 +89,15 @@ impl Ledger {
 
     /// Counts and sends an answer, which was encoded unless it is an error.
     pub(crate) fn answer(&self, asked: Asked, result: Result<Bytes, ErrorBody>) {
-        let (responder, answer) = self.answered(asked, result, Instant::now());
-        responder.answer(answer);
-    }
-
-    /// Counts an answer; the rest is to send it.
-    pub(crate) fn answered(
-        &self,
-        asked: Asked,
-        result: Result<Bytes, ErrorBody>,
-        now: Instant,
-    ) -> (bus::Responder, Bytes) {
         let outcome = result.as_ref().map_or_else(|e| e.code.as_str(), |_| "ok");
         tracing::debug!(outcome, "answered");
-        let took = now.saturating_duration_since(asked.arrived);
+        let took = asked.arrived.elapsed();
         {
             let mut books = self.books();
             *books.answered.entry(outcome).or_default() += 1;
             books.measures.count(asked.subject.verb(), outcome, took);
         }
-        (asked.responder, result.unwrap_or_else(bus::error_bytes))
+        asked.responder.answer(result.unwrap_or_else(bus::error_bytes));
     }
 
     /// What was asked, and how long answers took.

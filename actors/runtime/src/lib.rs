@@ -39,7 +39,6 @@ mod job_runner;
 mod keeper;
 mod ledger;
 mod measures;
-mod outbox;
 mod restart;
 mod rounds;
 mod shelf;
