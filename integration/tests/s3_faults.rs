@@ -227,9 +227,10 @@ fn cut_in(scene: &Scene, windlass: &Windlass, arguments: &[String], for_: Durati
     scene.proxy.forget();
     let met = std::sync::Arc::new(AtomicU64::new(0));
     let count = met.clone();
-    scene.proxy.rule(move |seen| {
-        count.fetch_add(u64::from(when(seen)), Ordering::SeqCst);
-        Fate::Pass
+    scene.proxy.rule(move |seen| match when(seen) {
+        // the first of them waits for the cut, so that the command can't be through before it
+        true if count.fetch_add(1, Ordering::SeqCst) == 0 => Fate::Delay(Duration::from_secs(2)),
+        _ => Fate::Pass,
     });
     let running = windlass.spawn(arguments).unwrap();
     let mut looks = 0;
