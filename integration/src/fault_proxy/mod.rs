@@ -84,6 +84,10 @@ impl Line {
         if let Ok(stream) = stream.try_clone() {
             lock(&self.open).insert(number, stream);
         }
+        // one that came just before a cut and is kept just after it would pass
+        if self.is_cut() {
+            self.shut_all();
+        }
         number
     }
 
@@ -104,6 +108,10 @@ impl Line {
     /// Ends every connection, and lets none come about for so long.
     fn cut(&self, for_: Duration) {
         *lock(&self.cut_until) = Some(now() + for_);
+        self.shut_all();
+    }
+
+    fn shut_all(&self) {
         for stream in std::mem::take(&mut *lock(&self.open)).into_values() {
             // fails when the peer was quicker
             let _ = stream.shutdown(Shutdown::Both);
