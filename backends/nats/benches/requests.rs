@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Bus, InProcess};
+use bus::{Bus, Delivery, Endpoint, InProcess, Registration, Service};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use integration::nats::Server;
@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_nats::{Identity, Lattice, NatsBus, Settings};
-use wire::{Address, Headers, HostId, Request};
+use wire::{Address, ConcernName, Headers, HostId, Request, Subject};
 
 const ROUNDS: usize = 7;
 /// Requests of a round that is asked one after the other.
@@ -127,6 +127,10 @@ async fn bus(url: &str) -> Result<NatsBus, Failure> {
 enum Way {
     Bare(async_nats::Client),
     Windlass(Arc<dyn Bus>, HostId),
+    /// The bus without inlet, mailbox and actor behind it.
+    Bus(Arc<dyn Bus>, Subject),
+    /// The same, and nobody looks into the bytes that it carries.
+    Bytes(Arc<dyn Bus>, Subject, Bytes),
 }
 
 impl Way {
@@ -138,6 +142,18 @@ impl Way {
                 Ok(serde_json::from_slice(&message.payload)?)
             }
             Way::Windlass(bus, host) => Ok(bus::call(&**bus, host, request, Headers::default()).await?),
+            Way::Bus(bus, subject) => {
+                let payload = Bytes::from(serde_json::to_vec(request)?);
+                let answer = bus.request(subject, Headers::default(), payload).await?;
+                Ok(serde_json::from_slice(&answer)?)
+            }
+            Way::Bytes(bus, subject, payload) => {
+                let answer = bus.request(subject, Headers::default(), payload.clone()).await?;
+                match answer.len() == payload.len() {
+                    true => Ok(request.clone()),
+                    false => Err("other bytes came back".into()),
+                }
+            }
         }
     }
 
@@ -176,6 +192,33 @@ fn spread(name: &str, ours: Vec<f64>, theirs: Vec<f64>, unit: &str) -> String {
     let ratios = ours.iter().zip(&theirs).map(|(o, t)| o / t).collect();
     let ((ratio, least, most), (ours, ..), (theirs, ..)) = (median(ratios), median(ours), median(theirs));
     format!("{name}: {ours:.0} {unit} beside {theirs:.0} {unit}, ratio {ratio:.2} ({least:.2} to {most:.2})")
+}
+
+/// An echo on a port, which decodes (`echo`) or doesn't (`bytes`): what of a request's cost is the bus's own. Serves as long as the
+/// registration is kept.
+async fn bus_echo(served_by: &dyn Bus) -> Result<(Registration, Subject, Subject), Failure> {
+    let endpoint = |verb| Endpoint {
+        verb,
+        address: Address::Host,
+    };
+    let service = Service {
+        concern: ConcernName::new("pond")?,
+        host: host()?,
+        endpoints: vec![endpoint("echo"), endpoint("bytes")],
+        queue_requests_max: 1024,
+    };
+    let subject = |verb| Subject::host(&host()?, "pond", verb).map_err(Failure::from);
+    let incoming = served_by.serve(service).await?;
+    let echo = |delivery: Delivery| {
+        if delivery.subject.verb() == "bytes" {
+            return delivery.responder.answer(delivery.payload);
+        }
+        let request = serde_json::from_slice::<Echo>(&delivery.payload);
+        if let Some(answer) = request.ok().and_then(|request| serde_json::to_vec(&request).ok()) {
+            delivery.responder.answer(answer.into());
+        }
+    };
+    Ok((incoming.forward(echo).await, subject("echo")?, subject("bytes")?))
 }
 
 /// The echo that a person would write with async-nats.
@@ -265,5 +308,33 @@ async fn main() -> Result<(), Failure> {
         )
     );
     println!("  in-process, one at a time: p50 {p50:.0} µs");
+    bus_alone(&url).await
+}
+
+/// Both buses with nothing behind them.
+#[expect(clippy::print_stdout, reason = "a benchmark's report")]
+async fn bus_alone(url: &str) -> Result<(), Failure> {
+    let (served, over_nats): (Arc<dyn Bus>, Arc<dyn Bus>) = (Arc::new(bus(url).await?), Arc::new(bus(url).await?));
+    let (_served, echo, bytes) = bus_echo(&*served).await?;
+    let inside: Arc<dyn Bus> = Arc::new(InProcess::new());
+    let (_served_inside, ..) = bus_echo(&*inside).await?;
+    let payload = Bytes::from(serde_json::to_vec(&Echo::sample())?);
+    let json = |bus: &Arc<dyn Bus>| Way::Bus(bus.clone(), echo.clone());
+    let carried = |bus: &Arc<dyn Bus>| Way::Bytes(bus.clone(), bytes.clone(), payload.clone());
+    for (what, [inside, over_nats]) in [
+        ("JSON on both sides", [json(&inside), json(&over_nats)]),
+        ("bytes as they are", [carried(&inside), carried(&over_nats)]),
+    ] {
+        let (mut inside_rates, mut nats_rates) = (Vec::new(), Vec::new());
+        for way in [&inside, &over_nats] {
+            way.at_once(AT_ONCE / 4).await?;
+        }
+        for _ in 0..ROUNDS {
+            inside_rates.push(inside.at_once(AT_ONCE * ALONE).await?);
+            nats_rates.push(over_nats.at_once(AT_ONCE).await?);
+        }
+        let name = format!("the bus alone, {what}, {WINDOW} at once, in-process beside over NATS");
+        println!("  {}", spread(&name, inside_rates, nats_rates, "/s"));
+    }
     Ok(())
 }

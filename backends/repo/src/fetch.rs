@@ -68,6 +68,8 @@ pub(crate) struct FetchRange {
     pub(crate) end: u64,
     raw: u64,
     useful: u64,
+    /// The place of its first wanted blob among all that are wanted.
+    turn: usize,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -89,16 +91,14 @@ pub struct FetchPlan {
 }
 
 impl FetchPlan {
-    /// Sorts and coalesces; each id once.
-    pub(crate) fn new(mut hits: Vec<(PackName, Entry)>, limits: &FetchLimits) -> Self {
-        hits.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0)
-                .then(a.1.offset.cmp(&b.1.offset))
-                .then(a.1.id.cmp(&b.1.id))
-        });
-        hits.dedup_by(|next, kept| next.1.id == kept.1.id);
+    /// Coalesces; each id once. Ranges are read in the order in which something of them is wanted first: who asks in the order of a disk
+    /// gets what is close together there at about the same time.
+    pub(crate) fn new(hits: Vec<(PackName, Entry)>, limits: &FetchLimits) -> Self {
+        let mut hits: Vec<_> = hits.into_iter().enumerate().collect();
+        hits.sort_unstable_by_key(|(turn, (pack, entry))| (*pack, entry.offset, entry.id, *turn));
+        hits.dedup_by(|next, kept| next.1.1.id == kept.1.1.id);
         let mut ranges: Vec<FetchRange> = Vec::new();
-        for (pack, entry) in hits {
+        for (turn, (pack, entry)) in hits {
             let (start, end) = (
                 u64::from(entry.offset),
                 u64::from(entry.offset) + u64::from(entry.stored),
@@ -114,6 +114,7 @@ impl FetchPlan {
                     last.end = last.end.max(end);
                     last.raw += raw;
                     last.useful += useful;
+                    last.turn = last.turn.min(turn);
                     last.entries.push(entry);
                     continue;
                 }
@@ -124,9 +125,11 @@ impl FetchPlan {
                 end,
                 raw,
                 useful,
+                turn,
                 entries: vec![entry],
             });
         }
+        ranges.sort_unstable_by_key(|range| range.turn);
         Self { ranges }
     }
     /// Range reads that it takes.
@@ -196,6 +199,19 @@ impl Stored {
     /// The id that it should have.
     pub fn id(&self) -> BlobId {
         self.entry.id
+    }
+    /// How many raw bytes it should have.
+    pub fn raw_len(&self) -> usize {
+        self.entry.raw as usize
+    }
+    /// Its raw bytes into all of `place`, and checked there against its id.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming pack and place; `place` may hold anything then.
+    pub fn open_to(&self, place: &mut [u8]) -> Result<()> {
+        let (entry, fail) = (&self.entry, |why: String| damaged(&self.source.pack, &self.entry, &why));
+        decompress_into(entry.compression, &self.bytes, place).map_err(fail)?;
+        matches_id(&self.source.key, entry, place).map_err(fail)
     }
     /// Its raw bytes, checked against its id: in `memory`, which grows as needed, or where they came, if they are stored raw.
     ///

@@ -211,7 +211,7 @@ impl Repo {
         }
         io::blocking("read", move || open_blob(&key, &hit.name, &hit.entry, stored)).await
     }
-    /// Plans to read `ids`: each once, close ones with one request.
+    /// Plans to read `ids`: each once, close ones with one request, about in this order.
     ///
     /// # Errors
     /// `Kind::Corrupt` when the index does not know one.
@@ -223,7 +223,7 @@ impl Repo {
             limits,
         ))
     }
-    /// Runs a plan: blobs come unordered, each once, checked. The first error ends the stream. Must be called within
+    /// Runs a plan: blobs come about in their order, each once, checked. The first error ends the stream. Must be called within
     /// tokio; dropping the stream ends the work.
     pub fn fetch(&self, plan: FetchPlan, limits: &FetchLimits) -> BoxStream<'static, Result<(BlobId, Bytes)>> {
         fetch::run_opened(self.store().clone(), self.inner.config.key, plan, limits.clone())

@@ -9,6 +9,7 @@
 //! most), and what the repository holds of fetched ranges. An
 //! error removes the partial file; kill -9 leaves it, and it is in nobody's way: `OUTPUT` is there whole or not at all.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ use crate::engine::progress::Progress;
 use crate::engine::raw::RawDisk;
 use crate::engine::restore::{Options, fetch_into};
 use crate::{Kind, Result, SnapshotError};
+
+/// Threads that open chunks and write leaves. Who writes past the page cache waits for the disk, and leaves its core to the others.
+const WRITERS_PER_CORE: usize = 4;
 
 /// What an export moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,12 +76,22 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn write_at(&self, path: &Path, data: &[u8], offset: u64) -> Result<()> {
+    /// `len` bytes at `offset`, as `fill` puts them into memory of the target's or `scratch`.
+    fn write_with(
+        &self,
+        path: &Path,
+        (offset, len): (u64, usize),
+        scratch: &mut Vec<u8>,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         match self {
             Self::Raw(gather, _) => gather
-                .write_at(data, offset)
+                .write_with(offset, len, scratch, fill)?
                 .map_err(|e| SnapshotError::io("write", path.display(), &e)),
-            Self::Qcow2(image) => Ok(image.write_at(data, offset)?),
+            Self::Qcow2(image) => {
+                let data = filled(scratch, len, fill)?;
+                Ok(image.write_at(data, offset)?)
+            }
         }
     }
 
@@ -91,6 +105,16 @@ impl<'a> Target<'a> {
             Self::Qcow2(image) => Ok(image.sync()?),
         }
     }
+}
+
+/// `len` bytes of `scratch`, filled.
+fn filled(scratch: &mut Vec<u8>, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<&[u8]> {
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    let place = &mut scratch[..len];
+    fill(place)?;
+    Ok(place)
 }
 
 /// A new image stands on nothing.
@@ -176,25 +200,32 @@ pub fn export(
             break;
         }
         target.expect(&window);
-        window.sort_unstable_by_key(|at| (at.id, at.offset));
+        // in the order of the disk, so that leaves are whole soon after they were begun
         let mut ids: Vec<BlobId> = window.iter().map(|at| at.id).collect();
-        ids.dedup();
+        let mut seen = HashSet::with_capacity(ids.len());
+        ids.retain(|id| seen.insert(*id));
+        drop(seen);
+        window.sort_unstable_by_key(|at| (at.id, at.offset));
         let fetched = fetch_into(
             repo,
             handle,
             &options.fetch,
-            options.threads,
+            WRITERS_PER_CORE * options.threads,
             progress,
             &ids,
-            |id, data| {
+            |stored, scratch| {
+                let id = stored.id();
                 let first = window.partition_point(|at| at.id < id);
+                // most chunks have one place, and are opened there; another one costs as much as it would apart
                 for at in window[first..].iter().take_while(|at| at.id == id) {
-                    if at.len as usize != data.len() {
-                        let why = format!("chunk {id} has {} bytes, but the manifest says {}", data.len(), at.len);
+                    if at.len as usize != stored.raw_len() {
+                        let has = stored.raw_len();
+                        let why = format!("chunk {id} has {has} bytes, but the manifest says {}", at.len);
                         return Err(SnapshotError::new(Kind::Corrupt, why).hint("windlass snapshot verify"));
                     }
-                    target.write_at(&path, data, at.offset)?;
-                    progress.add(data.len() as u64);
+                    let place = (at.offset, at.len as usize);
+                    target.write_with(&path, place, scratch, |memory| Ok(stored.open_to(memory)?))?;
+                    progress.add(u64::from(at.len));
                 }
                 Ok(())
             },

@@ -15,6 +15,7 @@ use repo::ChunkRef;
 use repo::manifest::LEAF_SPAN_BYTES;
 use rustix::io::Errno;
 
+use super::filled;
 use crate::engine::raw::{AlignedBuffer, DIRECT_ALIGN_BYTES as PAGE_BYTES};
 
 /// Leaves in memory, 4 MiB each.
@@ -100,26 +101,34 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// Takes a chunk, on any thread; the last one of its leaf writes the leaf.
-    pub(super) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+    /// Takes a chunk, on any thread, as `fill` puts it into its leaf, or into `scratch` if that isn't gathered; the last one of a leaf
+    /// writes it. Outside, `fill`'s error; inside, that of writing.
+    pub(super) fn write_with(
+        &self,
+        offset: u64,
+        len: usize,
+        scratch: &mut Vec<u8>,
+        fill: impl FnOnce(&mut [u8]) -> crate::Result<()>,
+    ) -> crate::Result<io::Result<()>> {
         let leaf = offset / LEAF_SPAN_BYTES;
         let Some(gathered) = self.room_of(leaf) else {
-            return self.file.write_all_at(data, offset);
+            return Ok(self.file.write_all_at(filled(scratch, len, fill)?, offset));
         };
         let start = (offset % LEAF_SPAN_BYTES) as usize;
         {
             let mut gathered = lock(&gathered);
-            gathered.memory.bytes()[start..start + data.len()].copy_from_slice(data);
-            gathered.filled.push((start, start + data.len()));
+            fill(&mut gathered.memory.bytes()[start..start + len])?;
+            gathered.filled.push((start, start + len));
         }
-        // counted after it was copied, so that whoever counts the last one finds all of them
-        if self.is_last(leaf, data.len() as u64) {
-            let mut gathered = lock(&gathered);
-            self.write_leaf(leaf * LEAF_SPAN_BYTES, &mut gathered)?;
-            let memory = std::mem::replace(&mut gathered.memory, AlignedBuffer::new(0));
-            lock(&self.spare).push(memory);
+        // counted after it was filled, so that whoever counts the last one finds all of them
+        if !self.is_last(leaf, len as u64) {
+            return Ok(Ok(()));
         }
-        Ok(())
+        let mut gathered = lock(&gathered);
+        let written = self.write_leaf(leaf * LEAF_SPAN_BYTES, &mut gathered);
+        let memory = std::mem::replace(&mut gathered.memory, AlignedBuffer::new(0));
+        lock(&self.spare).push(memory);
+        Ok(written)
     }
 
     fn room_of(&self, leaf: u64) -> Option<Arc<Mutex<Gathered>>> {
@@ -232,6 +241,15 @@ mod tests {
         })
     }
 
+    fn copy(gather: &Gather<'_>, data: &[u8], offset: u64) {
+        let fill = |place: &mut [u8]| {
+            place.copy_from_slice(data);
+            Ok(())
+        };
+        let written = gather.write_with(offset, data.len(), &mut Vec::new(), fill);
+        written.unwrap().unwrap();
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -254,7 +272,7 @@ mod tests {
                 window.sort_by_key(|c| c.offset.wrapping_mul(seed | 1));
                 for chunk in &window {
                     let data = vec![(number * 50) as u8 + (chunk.offset % 50) as u8 + 1; chunk.len as usize];
-                    gather.write_at(&data, chunk.offset).unwrap();
+                    copy(&gather, &data, chunk.offset);
                     wanted[chunk.offset as usize..][..data.len()].copy_from_slice(&data);
                 }
             }
@@ -280,7 +298,7 @@ mod tests {
         for part in 0..2 {
             for leaf in 0..3 {
                 let data = vec![leaf as u8 + 1; 6000];
-                gather.write_at(&data, chunk(leaf, part).offset).unwrap();
+                copy(&gather, &data, chunk(leaf, part).offset);
             }
         }
         for leaf in 0..3 {

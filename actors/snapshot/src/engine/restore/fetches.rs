@@ -10,8 +10,10 @@ use super::{Run, parallel};
 use crate::engine::progress::Progress;
 use crate::{Result, SnapshotError};
 
-/// Chunks that wait for a writing thread.
-const QUEUE_CHUNKS_MAX: usize = 32;
+/// Chunks that a writing thread takes at once: handing over each alone costs a wakened thread each.
+const BATCH_CHUNKS_MAX: usize = 16;
+/// Batches that wait for a writing thread.
+const QUEUE_BATCHES_MAX: usize = 3;
 
 /// What a fetch took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +23,8 @@ pub(crate) struct Fetched {
     pub(crate) raw_bytes: u64,
 }
 
-/// Fetches `ids` (each once) and hands each chunk to `take`, opened and checked on one of `threads` threads.
+/// Fetches `ids` (each once) and hands each chunk to `take` on one of `threads` threads, as it came: `take` opens it, with memory
+/// that it finds as the chunk before left it.
 pub(crate) fn fetch_into(
     repo: &Repo,
     handle: &Handle,
@@ -29,7 +32,7 @@ pub(crate) fn fetch_into(
     threads: usize,
     progress: &Progress,
     ids: &[BlobId],
-    take: impl Fn(BlobId, &[u8]) -> Result<()> + Sync,
+    take: impl Fn(&Stored, &mut Vec<u8>) -> Result<()> + Sync,
 ) -> Result<Fetched> {
     let plan = repo.plan_fetch(ids, limits)?;
     let fetched = Fetched {
@@ -38,8 +41,8 @@ pub(crate) fn fetch_into(
         raw_bytes: plan.raw_bytes(),
     };
     let _entered = handle.enter();
-    let mut chunks = repo.fetch_stored(plan, limits);
-    let (send, receive) = crossbeam_channel::bounded::<Stored>(QUEUE_CHUNKS_MAX);
+    let mut batches = repo.fetch_stored(plan, limits).ready_chunks(BATCH_CHUNKS_MAX);
+    let (send, receive) = crossbeam_channel::bounded::<Vec<repo::Result<Stored>>>(QUEUE_BATCHES_MAX);
     let failed: Mutex<Option<SnapshotError>> = Mutex::new(None);
     let fail = |error| {
         failed
@@ -56,9 +59,9 @@ pub(crate) fn fetch_into(
                 let _in_trace = span.enter();
                 // of this thread, so that what is opened is still in its core's cache when it is taken
                 let mut memory = Vec::new();
-                for stored in receive {
-                    let opened = stored.open_in(&mut memory).map_err(SnapshotError::from);
-                    if let Err(error) = opened.and_then(|data| take(stored.id(), data)) {
+                for stored in receive.into_iter().flatten() {
+                    let stored = stored.map_err(SnapshotError::from);
+                    if let Err(error) = stored.and_then(|stored| take(&stored, &mut memory)) {
                         fail(error);
                         return;
                     }
@@ -70,15 +73,13 @@ pub(crate) fn fetch_into(
             if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                 break Ok(());
             }
-            let next = progress
-                .check()
-                .and_then(|()| handle.block_on(chunks.next()).transpose().map_err(Into::into));
-            match next {
-                Ok(Some(chunk)) => {
-                    if send.send(chunk).is_err() {
+            match progress.check().map(|()| handle.block_on(batches.next())) {
+                Ok(Some(batch)) => {
+                    let chunks = batch.len();
+                    if send.send(batch).is_err() {
                         break Ok(());
                     }
-                    count += 1;
+                    count += chunks;
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
@@ -119,7 +120,7 @@ impl Run<'_> {
             threads,
             with.progress,
             ids,
-            take,
+            |stored, memory| take(stored.id(), stored.open_in(memory)?),
         )?;
         self.report.fetch_requests += fetched.requests;
         self.report.fetched_bytes += fetched.stored_bytes;
