@@ -51,7 +51,7 @@ torture: deps-torture ## Every test, the seeded ones at length: make torture SEE
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
 	  WINDLASS_RACK_REQUESTS=100000 WINDLASS_RACK_KILLS=50 PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
 
-fuzz: deps-fuzz ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60)
+fuzz: deps-fuzz ## Any bytes as a qcow2 image, and as what comes from a fleet's servers, for FUZZ_S seconds each (default 60)
 	mkdir -p fuzz/corpus/qcow2
 	for options in cluster_size=512 cluster_size=4k,refcount_bits=1 compat=0.10 compression_type=zstd,cluster_size=4k; do \
 	  image=fuzz/corpus/qcow2/$$options && \
@@ -60,6 +60,9 @@ fuzz: deps-fuzz ## Any bytes as a qcow2 image, for FUZZ_S seconds (default 60)
 	  qemu-img convert -c -f qcow2 -O qcow2 -o $$options $$image $$image-compressed || exit 1; done
 	PATH="$(FUZZ_BIN):$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz qcow2 -- \
 	  -max_total_time=$(FUZZ_S) -max_len=262144 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 $(FUZZ_ARGS)
+	WINDLASS_FUZZ_CORPUS=$(CURDIR)/fuzz/corpus/trust $(CARGO) nextest run -q -p windlass-trust --locked $(CARGO_FLAGS) -E 'test(seeds_of_the_fuzz_target)'
+	PATH="$(FUZZ_BIN):$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz trust -- \
+	  -max_total_time=$(FUZZ_S) -max_len=4096 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 $(FUZZ_ARGS)
 
 bench: deps-bench ## windlass beside restic, borg and casync in one run; report in bench/report/
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass

@@ -36,7 +36,7 @@ def memory_mib(pid):
 
 
 class Host:
-    def __init__(self, binary, work, name, nats):
+    def __init__(self, binary, work, name, nats, member=None):
         env = {key: value for key, value in os.environ.items() if not key.startswith("WINDLASS_")}
         env |= {
             "WINDLASS_STATE_DIR": os.path.join(work, name),
@@ -45,6 +45,10 @@ class Host:
         }
         if nats:
             env["WINDLASS_NATS"] = nats
+        if member:
+            token = subprocess.run([binary, "hosts", "token", name], env=member.env, check=True, capture_output=True, text=True)
+            subprocess.run([binary, "hosts", "join", token.stdout.strip()], env=env, check=True, capture_output=True)
+        self.env = env
         self.name = name
         log = open(os.path.join(work, name + ".log"), "wb")
         self.log = log.name
@@ -91,8 +95,13 @@ def main():
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         children.append(subprocess.Popen([NATS_SERVER, "-c", conf], **quiet))
         alone = [Host(binary, work, "embedded", None)]
-        fleet = [Host(binary, work, f"fleet-{n}", f"nats://127.0.0.1:{port}") for n in range(1, 4)]
-        children += [host.child for host in alone + fleet]
+        nats = f"nats://127.0.0.1:{port}"
+        first = Host(binary, work, "fleet-1", nats)
+        children.append(first.child)
+        first.wait_serving()
+        others = [Host(binary, work, f"fleet-{n}", nats, member=first) for n in (2, 3)]
+        fleet = [first, *others]
+        children += [host.child for host in alone + others]
         measure(alone + fleet, args.settle, args.seconds)
     finally:
         for child in reversed(children):

@@ -1,6 +1,7 @@
 //! Configuration becomes ports: the one place that names implementations.
 
 pub mod lattice;
+pub mod members;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Ports {
     pub release: state::Release,
     /// The connection to the other hosts, when there is one.
     pub lattice: Option<nats::Lattice>,
+    /// Who belongs to the fleet, when there is one.
+    pub membership: Option<trust::Membership>,
 }
 
 /// What hosts share.
@@ -54,6 +57,8 @@ pub struct Shared {
     pub jobs: Arc<dyn Jobs>,
     /// The connection, when there is one.
     pub lattice: Option<nats::Lattice>,
+    /// Who belongs to the fleet, when there is one.
+    pub membership: Option<trust::Membership>,
 }
 
 /// Opens what the configuration says. Holds the state directory's lock from here on.
@@ -73,9 +78,11 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
                 job_limits(config),
             )),
             lattice: None,
+            // nothing leaves the process, so nothing is signed
+            membership: None,
         },
         // a daemon waits for its servers, however long they take
-        BusMode::Nats => lattice::open(config, &clock, None).await?,
+        BusMode::Nats => lattice::open(config, &clock, &own_state, None).await?,
     };
     let store_counters = store::Counters::default();
     Ok(Ports {
@@ -87,6 +94,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Ports, Error
         bus: shared.bus,
         state: shared.state,
         lattice: shared.lattice,
+        membership: shared.membership,
         own_state,
         release: database.release(),
         jobs: shared.jobs,

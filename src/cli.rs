@@ -5,6 +5,7 @@ mod hosts;
 mod house;
 mod job;
 mod jobs;
+mod members;
 mod nouns;
 mod output;
 mod pages;

@@ -18,6 +18,8 @@ pub struct Client {
     request_timeout_ms: u64,
     events_queued_max: usize,
     house: Option<House>,
+    /// The public key of the host that answers, as its gateway tells it: over the servers nobody can be sure of it.
+    member_key: Option<String>,
 }
 
 impl Client {
@@ -31,7 +33,11 @@ impl Client {
             return Ok(None);
         };
         let bus = GatewayBus::new(socket.clone());
-        Ok(Some(Self::over(Arc::new(bus), info.host, config, None)))
+        let client = Self::over(Arc::new(bus), info.host, config, None);
+        Ok(Some(Self {
+            member_key: info.member_key,
+            ..client
+        }))
     }
     /// Through the gateway at an address.
     ///
@@ -40,7 +46,10 @@ impl Client {
     pub async fn remote(remote: &Remote, config: &config::Config) -> Result<Self, ErrorBody> {
         let info = client::probe_address(remote).await?;
         let bus = GatewayBus::over(Way::Address(remote.clone()));
-        Ok(Self::over(Arc::new(bus), info.host, config, None))
+        Ok(Self {
+            member_key: info.member_key,
+            ..Self::over(Arc::new(bus), info.host, config, None)
+        })
     }
     /// Through a house in this process.
     ///
@@ -66,7 +75,12 @@ impl Client {
             request_timeout_ms: config.bus.request_timeout_s * 1000,
             events_queued_max: usize::try_from(config.bus.events_queued_max).unwrap_or(usize::MAX),
             house,
+            member_key: None,
         }
+    }
+    /// The public key of the host that answers, when it is in a fleet and was reached through its gateway.
+    pub fn member_key(&self) -> Option<&str> {
+        self.member_key.as_deref()
     }
     /// The host that answers.
     pub fn host(&self) -> &HostId {

@@ -49,6 +49,9 @@ pub struct HostInfo {
     pub wire_version: u32,
     /// The process.
     pub pid: u32,
+    /// In a fleet: its public key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_key: Option<String>,
 }
 
 /// The HTTP status of an answer with that error code.

@@ -104,6 +104,9 @@ impl House {
         if let Some(watch) = backends::lattice::Guard::of(&house.parts.ports) {
             watch.start().await?;
         }
+        if let Some(membership) = &house.parts.ports.membership {
+            backends::members::tell(membership, house.parts.ports.announcer.clone());
+        }
         Ok(house)
     }
     /// As [`House::start`], on ports that are open already.
@@ -119,6 +122,7 @@ impl House {
                 beat_every_ms: config.host.beat_ms,
                 drain_timeout: Duration::from_secs(config.runtime.drain_timeout_s),
                 earlier_boot: host_facts::exchange_boot(&config.state_dir, &boot)?,
+                membership: backends::members::of(ports.membership.as_ref()),
             }),
         };
         let house = runtime::House::open(HouseOptions {
@@ -175,6 +179,18 @@ impl House {
     /// Returns when another daemon has this host's id.
     pub async fn evicted(&self) {
         self.parts.house.evicted().await;
+    }
+    /// Returns when this host was put out of its fleet.
+    pub async fn put_out(&self) {
+        match &self.parts.ports.membership {
+            Some(membership) => membership.fleet().put_out().await,
+            None => std::future::pending().await,
+        }
+    }
+    /// This host's public key, in a fleet.
+    pub fn member_key(&self) -> Option<String> {
+        let membership = self.parts.ports.membership.as_ref()?;
+        Some(membership.fleet().key()?.to_string())
     }
     /// How the house and each concern is.
     ///

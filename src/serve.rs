@@ -61,7 +61,7 @@ pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), Err
         level,
         house: house.clone(),
     };
-    let mut evicted = false;
+    let (mut evicted, mut put_out) = (false, false);
     let ended = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, timeout_s = house.config().runtime.drain_timeout_s, "draining; the same signal again ends at once");
@@ -71,6 +71,11 @@ pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), Err
         () = house.evicted() => {
             tracing::error!(host = %config.host_id, "another windlass has this host's id; draining");
             evicted = true;
+            None
+        }
+        () = house.put_out() => {
+            tracing::error!(host = %config.host_id, "this host was put out of its fleet; draining");
+            put_out = true;
             None
         }
         never = reloader.follow(&mut hangups) => match never {},
@@ -104,6 +109,14 @@ pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), Err
             ),
         )
         .hint("give each host an id of its own: --host-id, or host_id in its configuration")),
+        None if put_out => Err(ErrorBody::new(
+            wire::Code::Denied,
+            format!("host '{}' was put out of its fleet", config.host_id),
+        )
+        .hint(format!(
+            "to let it in again: windlass hosts token {}, on a host that may admit; then here: windlass hosts join TOKEN",
+            config.host_id
+        ))),
         None => Ok(()),
         Some(Ok(result)) => result,
         Some(Err(e)) => Err(ErrorBody::new(wire::Code::Internal, format!("the gateway died: {e}"))),

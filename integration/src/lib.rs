@@ -4,6 +4,7 @@
 //! - [`disk`]: real ext4 disk images without root, sparse files, comparison
 //! - [`process`]: runs the `windlass` binary, kills it in the middle, finds free ports
 //! - [`fault_proxy`]: a TCP and an HTTP proxy that delay, cut, truncate and lie
+//! - [`fleet`]: hosts and persons that become members of one fleet
 //! - [`s3_server`]: Garage and `rclone serve s3`
 //! - [`azurite`]: Microsoft's emulator of Azure Blob Storage
 //! - [`qemu`]: QEMU's tools, VMs that hold a disk, loop devices
@@ -20,6 +21,7 @@
 pub mod azurite;
 pub mod disk;
 pub mod fault_proxy;
+pub mod fleet;
 pub mod limits;
 pub mod nats;
 pub mod netns;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use windlass_integration::fleet;
 use windlass_integration::nats::Server;
 use windlass_integration::process::{Running, Windlass};
 use windlass_integration::scratch::Scratch;
@@ -24,9 +25,27 @@ fn serving(windlass: &Windlass) -> Running {
     daemon
 }
 
+/// Two hosts that serve: the first founds the fleet, the second joins it.
+fn both_serving(one: &Windlass, two: &Windlass) -> (Running, Running) {
+    let first = serving(one);
+    fleet::join(one, two, "h2");
+    (first, serving(two))
+}
+
 /// A verb that asks `id` over the servers, from a place without any state.
 fn ask(scratch: &Scratch, id: &str, urls: &str, words: &[&str]) -> windlass_integration::process::Ended {
-    let nowhere = Windlass::new(&scratch.join("nowhere")).expect("the binary");
+    ask_from("nowhere", scratch, id, urls, words)
+}
+
+/// The same from a certain place.
+fn ask_from(
+    place: &str,
+    scratch: &Scratch,
+    id: &str,
+    urls: &str,
+    words: &[&str],
+) -> windlass_integration::process::Ended {
+    let nowhere = Windlass::new(&scratch.join(place)).expect("the binary");
     let mut all = vec!["--nats", urls, "--host-id", id, "--json"];
     all.extend(words);
     nowhere.run(&all).expect("it runs")
@@ -42,7 +61,7 @@ fn two_hosts_are_asked_from_a_third_place() {
     let server = Server::start(&scratch.join("n1")).unwrap();
     let url = server.url();
     let (one, two) = (host(&scratch, "h1", &url), host(&scratch, "h2", &url));
-    let (first, second) = (serving(&one), serving(&two));
+    let (first, second) = both_serving(&one, &two);
     for id in ["h1", "h2"] {
         let status = ask(&scratch, id, &url, &["status"]).success().json();
         assert_eq!((&status["host"], &status["mode"]), (&id.into(), &"lattice".into()));
@@ -53,8 +72,18 @@ fn two_hosts_are_asked_from_a_third_place() {
     let made = scratch.join("web1.raw").display().to_string();
     let repo = format!("file://{}", scratch.join("repo").display());
     let create = ["--repo", &repo, "snapshot", "create", "--vm", "web1", "--disk", &made];
-    ask(&scratch, "h2", &url, &["--repo", &repo, "repo", "init"]).success();
-    let snapshot = ask(&scratch, "h2", &url, &create).success().json();
+    let init = ["--repo", &repo, "repo", "init"];
+    let refused = ask(&scratch, "h2", &url, &init).failure(5).json();
+    let hint = refused["error"]["hint"].as_str().expect("a hint");
+    assert!(
+        hint.contains("windlass hosts join TOKEN"),
+        "who may not is told what to do: {hint}"
+    );
+    // a person, who has joined as one
+    let ada = Windlass::new(&scratch.join("ada")).unwrap().env("WINDLASS_NATS", &url);
+    fleet::join_person(&one, &ada, "ada");
+    ask_from("ada", &scratch, "h2", &url, &init).success();
+    let snapshot = ask_from("ada", &scratch, "h2", &url, &create).success().json();
     let listed = ask(&scratch, "h1", &url, &["--repo", &repo, "snapshot", "ls"])
         .success()
         .json();
@@ -106,7 +135,7 @@ fn a_foreign_client_finds_and_calls_the_services() {
     let scratch = Scratch::new("fleet").unwrap();
     let server = Server::start(&scratch.join("n1")).unwrap();
     let (one, two) = (host(&scratch, "h1", &server.url()), host(&scratch, "h2", &server.url()));
-    let (_first, _second) = (serving(&one), serving(&two));
+    let (_first, _second) = both_serving(&one, &two);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services.py");
     let out = std::process::Command::new(windlass_integration::nats::python().unwrap())
         .arg(script)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use windlass_integration::fleet;
 use windlass_integration::nats::Server;
 use windlass_integration::process::{Running, Windlass};
 use windlass_integration::scratch::Scratch;
@@ -36,6 +37,13 @@ impl Fleet {
             .env("WINDLASS_HOST__BEAT_MS", "400")
             .env("WINDLASS_HOST__RACK", format!("rack-{host}"))
             .env("WINDLASS_REPO", self.scratch.join("repo").display().to_string())
+    }
+
+    /// The first two hosts: `a` founds the fleet, `b` joins it.
+    fn both(&self) -> (Running, Running) {
+        let a = self.daemon("a");
+        fleet::join(&self.windlass("a", "a"), &self.windlass("b", "b"), "b");
+        (a, self.daemon("b"))
     }
 
     fn daemon(&self, host: &str) -> Running {
@@ -98,7 +106,7 @@ fn create(disk: &Path) -> Vec<String> {
 #[test]
 fn a_snapshot_asked_for_on_one_host_runs_on_another_with_its_progress_shown() {
     let fleet = Fleet::start("lattice-snapshot");
-    let (_a, _b) = (fleet.daemon("a"), fleet.daemon("b"));
+    let (_a, _b) = fleet.both();
     fleet.windlass("a", "a").run(&["repo", "init"]).unwrap().success();
     for host in ["a", "b"] {
         fleet.host_is("a", host, "up");
@@ -146,11 +154,21 @@ fn a_snapshot_asked_for_on_one_host_runs_on_another_with_its_progress_shown() {
 #[test]
 fn hosts_are_told_drained_lost_and_have_one_daemon_each() {
     let fleet = Fleet::start("lattice-hosts");
-    let (a, b) = (fleet.daemon("a"), fleet.daemon("b"));
+    let (a, b) = fleet.both();
     fleet.host_is("a", "b", "up");
 
-    // a second daemon with b's id, on a state directory of its own
-    let second = fleet.windlass("b", "b2").run(&["serve"]).unwrap().failure(4);
+    // a second daemon with b's id: a stranger on a state directory of its own, and a copy of b's
+    let stranger = fleet.windlass("b", "b2").run(&["serve"]).unwrap().failure(5);
+    assert!(
+        stranger.stderr.contains("is no member of this fleet"),
+        "{}",
+        stranger.stderr
+    );
+    let copied = fleet.scratch.dir("b3").unwrap();
+    for file in ["identity.key", "fleet.json"] {
+        std::fs::copy(fleet.scratch.join("b").join(file), copied.join(file)).unwrap();
+    }
+    let second = fleet.windlass("b", "b3").run(&["serve"]).unwrap().failure(4);
     assert!(
         second.stderr.contains("another windlass has the host id 'b'"),
         "{}",

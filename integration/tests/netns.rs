@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use windlass_integration::fleet;
 use windlass_integration::nats::{Cluster, Server};
 use windlass_integration::netns::{Namespace, Network};
 use windlass_integration::process::{Running, Windlass};
@@ -17,15 +18,30 @@ struct Host {
 }
 
 impl Host {
+    /// The first host of a fleet.
     fn start(scratch: &Scratch, place: &Namespace, id: &str, urls: &str) -> Self {
-        let windlass = Windlass::new(&scratch.join(id))
+        Self::serving(Self::at(scratch, place, id, urls), id)
+    }
+
+    /// Another one, which `member` lets in.
+    fn join(member: &Host, scratch: &Scratch, place: &Namespace, id: &str, urls: &str) -> Self {
+        let windlass = Self::at(scratch, place, id, urls);
+        fleet::join(&member.windlass, &windlass, id);
+        Self::serving(windlass, id)
+    }
+
+    fn at(scratch: &Scratch, place: &Namespace, id: &str, urls: &str) -> Windlass {
+        Windlass::new(&scratch.join(id))
             .unwrap()
             .inside(place)
             .env("WINDLASS_NATS", urls)
             .env("WINDLASS_HOST_ID", id)
             .env("WINDLASS_HOST__BEAT_MS", "500")
             .env("WINDLASS_NATS__PING_INTERVAL_S", "1")
-            .env("WINDLASS_NATS__ACK_TIMEOUT_S", "1");
+            .env("WINDLASS_NATS__ACK_TIMEOUT_S", "1")
+    }
+
+    fn serving(windlass: Windlass, id: &str) -> Self {
         let running = windlass.spawn(&["serve"]).unwrap();
         let serves = running.wait_for_line(PATIENCE, |line| line.contains("serving"));
         serves.unwrap_or_else(|| panic!("{id} serves"));
@@ -79,10 +95,8 @@ fn hosts_in_namespaces_outlive_pulled_cables() {
     };
     let cluster = Cluster::start_in([n1, n2, n3], &scratch.join("nats")).unwrap();
     let urls = cluster.urls();
-    let (a, b) = (
-        Host::start(&scratch, at_a, "a", &urls),
-        Host::start(&scratch, at_b, "b", &urls),
-    );
+    let a = Host::start(&scratch, at_a, "a", &urls);
+    let b = Host::join(&a, &scratch, at_b, "b", &urls);
     a.waits_until("b", "up");
     assert!(a.asks("b"), "over the network");
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use windlass_integration::Random;
+use windlass_integration::fleet;
 use windlass_integration::nats::Server;
 use windlass_integration::process::{Ended, Running, Windlass};
 use windlass_integration::scratch::Scratch;
@@ -350,11 +351,14 @@ fn one_of_two_schedulers_on_a_server_is_killed_and_the_other_goes_on() {
             .env("WINDLASS_RACK_SCHEDULER__SWEEP_EVERY_S", "1")
     };
     let (one, two) = (host("h1"), host("h2"));
-    let (first, second) = (serving(&one), serving(&two));
+    let first = serving(&one);
+    fleet::join(&one, &two, "h2");
+    let second = serving(&two);
     // asks over the server whichever of them answers
-    let anyone = Windlass::new(&scratch.join("nowhere"))
+    let anyone = Windlass::new(&scratch.join("ada"))
         .unwrap()
         .env("WINDLASS_NATS", server.url());
+    fleet::join_person(&one, &anyone, "ada");
     rack(&anyone, &["load", &inventory(&scratch)]).success();
     let (stop, ledger) = (
         Arc::new(AtomicBool::new(false)),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use windlass_integration::fleet;
 use windlass_integration::nats::Server;
 use windlass_integration::process::{Running, Windlass};
 use windlass_integration::scratch::Scratch;
@@ -55,7 +56,9 @@ fn both_hosts_of_one_command_have_its_trace_in_their_logs() {
         windlass(&scratch, &server, "a", "a"),
         windlass(&scratch, &server, "b", "b"),
     );
-    let (running_a, running_b) = (serving(&a), serving(&b));
+    let running_a = serving(&a);
+    fleet::join(&a, &b, "b");
+    let running_b = serving(&b);
     let init = b.run(&["repo", "init", "--json"]).unwrap().success();
     let path = scratch.join("web1.raw");
     std::fs::write(&path, disk::random_bytes(&mut Random::new(5), 24 << 20)).unwrap();
@@ -127,8 +130,7 @@ fn a_job_that_is_delivered_again_stays_in_its_trace() {
     std::fs::write(&path, disk::random_bytes(&mut Random::new(6), 96 << 20)).unwrap();
     host.run(&["repo", "init"]).unwrap().success();
     let request = serde_json::json!({"vm": "web1", "disks": [{"name": "root", "path": path}]}).to_string();
-    let asking =
-        windlass(&scratch, &server, "b", "nowhere").env("TRACEPARENT", format!("00-{TRACE_ID}-b7ad6b7169203331-01"));
+    let asking = windlass(&scratch, &server, "b", "b").env("TRACEPARENT", format!("00-{TRACE_ID}-b7ad6b7169203331-01"));
     let sent = asking
         .run(&["send", "snapshot.create", &request, "--json"])
         .unwrap()

@@ -10,11 +10,18 @@ use config::{BusMode, Config};
 use nats::{Credentials, Identity, JetstreamJobs, JobsOptions, Lattice, NatsBus, NatsState, Settings, Tls};
 use runtime::{Announcer, Clock};
 use state::{Key, State};
+use trust::{
+    Belonging, Book, Bounds, Fleet, Identity as Secret, Membership, Place, SignedBus, SignedJobs, SignedState, Token,
+};
 use wire::house::DataLost;
 use wire::{Code, ErrorBody};
 
 use super::{Ports, Shared};
 
+/// Keys whose values are orders: they count only when a member signed them.
+const SIGNED: [&str; 1] = ["hosts/orders/"];
+/// How long a joiner waits to be let in.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a verb waits for a server.
 const VERB_PATIENCE: Duration = Duration::from_secs(10);
 /// Where this host keeps what the servers' streams were when it saw them last.
@@ -65,23 +72,41 @@ fn identity(clock: &Arc<dyn Clock>) -> Identity {
 ///
 /// # Errors
 /// `unavailable` when no server answers within `patience`, `denied` when they refuse us.
-pub async fn open(config: &Config, clock: &Arc<dyn Clock>, patience: Option<Duration>) -> Result<Shared, ErrorBody> {
+pub async fn open(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    own_state: &Arc<dyn State>,
+    patience: Option<Duration>,
+) -> Result<Shared, ErrorBody> {
     let lattice = Lattice::connect(settings(config, config.host_id.to_string()), patience).await?;
     let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
+    let (now, host) = (state.fleet_now(), &config.host_id);
+    let state: Arc<dyn State> = Arc::new(state);
+    let place = Place::at(&config.state_dir);
+    let membership = Membership::open(place, host, state.clone(), own_state.clone(), now).await?;
+    membership.follow();
+    let fleet = membership.fleet().clone();
+    let authority = Arc::new(SignedJobs::of(fleet.clone()));
     let options = JobsOptions {
         limits: job_limits(config),
         ..JobsOptions::default()
     };
-    let jobs = JetstreamJobs::open(&lattice, runtime::job_source(clock), options).await?;
+    let jobs = JetstreamJobs::open_signed(&lattice, runtime::job_source(clock), options, Some(authority)).await?;
     for warning in lattice.durability() {
         tracing::warn!("{warning}");
     }
     Ok(Shared {
-        bus: Arc::new(bus),
-        state: Arc::new(state),
+        bus: Arc::new(SignedBus::serving(
+            Arc::new(bus),
+            fleet.clone(),
+            state.clone(),
+            runtime::ulid(&**clock),
+        )),
+        state: Arc::new(SignedState::new(state, own_state.clone(), fleet, host, &SIGNED)),
         jobs: Arc::new(jobs),
         lattice: Some(lattice),
+        membership: Some(membership),
     })
 }
 
@@ -94,14 +119,47 @@ pub fn job_limits(config: &Config) -> jobs::Limits {
     }
 }
 
-/// Connects a verb: it asks, and serves nothing.
+/// Connects a verb: it asks, and serves nothing. It speaks as the member whose key is in the state directory; without one it can
+/// read, and not command.
 ///
 /// # Errors
 /// As [`open`].
 pub async fn ask(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Bus>, ErrorBody> {
     let settings = settings(config, format!("{} (a verb)", config.host_id));
     let lattice = Lattice::connect(settings, Some(VERB_PATIENCE)).await?;
-    Ok(Arc::new(NatsBus::open(&lattice, identity(clock)).await?))
+    let bus = NatsBus::open(&lattice, identity(clock)).await?;
+    let me = whose_place(config);
+    let now = match &me {
+        Some(_) => bus.fleet_now(runtime::state_clock(clock)).await?,
+        None => runtime::state_clock(clock),
+    };
+    let fleet = Fleet::new(me, Book::default(), Bounds::default(), now);
+    Ok(Arc::new(SignedBus::asking(Arc::new(bus), fleet)))
+}
+
+/// The member whose key is in the state directory. A key that can't be used is said, and is none: many verbs need none.
+fn whose_place(config: &Config) -> Option<(wire::Sender, Secret)> {
+    let place = Place::at(&config.state_dir);
+    match (place.belonging(), place.identity()) {
+        (Ok(Some(belonging)), Ok(Some((identity, _)))) => Some((belonging.me, identity)),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "this place's key can't be used: commands will be refused");
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Joins the fleet by a token, in this state directory.
+///
+/// # Errors
+/// As [`trust::join()`], and [`open`].
+pub async fn join(config: &Config, clock: &Arc<dyn Clock>, token: Token) -> Result<Belonging, ErrorBody> {
+    let settings = settings(config, format!("{} (joins)", config.host_id));
+    let lattice = Lattice::connect(settings, Some(VERB_PATIENCE)).await?;
+    let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
+    let place = Place::at(&config.state_dir);
+    Ok(trust::join(token, place, Arc::new(state), JOIN_PATIENCE).await?)
 }
 
 /// Compares what the servers keep with what this host saw last, at the start and after every reconnect.

@@ -224,6 +224,19 @@ pub enum HostsVerb {
         /// Its id
         host: wire::HostId,
     },
+    /// Who belongs to the fleet
+    Members,
+    /// Let one host or person join the fleet, once: prints a token to hand over
+    #[command(long_about = super::members::TOKEN_LONG)]
+    Token(super::members::TokenArgs),
+    /// Join the fleet by a token, in this state directory
+    #[command(long_about = super::members::JOIN_LONG)]
+    Join {
+        /// The token; `-` reads it from standard input
+        token: String,
+    },
+    /// Put a host or a person out of the fleet: nothing that it signs is heard any more
+    Revoke(super::members::Named),
 }
 
 /// A job's state, as a flag names it.

@@ -15,6 +15,13 @@ use super::units::{count, seconds, size};
 /// # Errors
 /// `unavailable` when no daemon runs; as the house answers.
 pub async fn run(context: &Context, verb: &HostsVerb) -> Result<ExitCode, ErrorBody> {
+    match verb {
+        HostsVerb::Members => return super::members::list(context).await,
+        HostsVerb::Token(args) => return super::members::token(context, args).await,
+        HostsVerb::Join { token } => return super::members::join(context, token).await,
+        HostsVerb::Revoke(named) => return super::members::revoke(context, named).await,
+        _ => {}
+    }
     let client = context.daemon().await?;
     let info = match verb {
         HostsVerb::Ls => {
@@ -25,6 +32,9 @@ pub async fn run(context: &Context, verb: &HostsVerb) -> Result<ExitCode, ErrorB
         HostsVerb::Drain { host } => client.call(&HostDrain { host: host.clone() }).await?,
         HostsVerb::Cordon { host } => client.call(&HostCordon { host: host.clone() }).await?,
         HostsVerb::Uncordon { host } => client.call(&HostUncordon { host: host.clone() }).await?,
+        HostsVerb::Members | HostsVerb::Token(_) | HostsVerb::Join { .. } | HostsVerb::Revoke(_) => {
+            unreachable!("these ran before")
+        }
     };
     context.answer(&info, host)
 }

@@ -63,7 +63,7 @@ async fn send_with(
     let headers = Headers {
         timeout_ms: args.what.timeout_ms.or(defaults.timeout_ms),
         request_id: args.what.request_id.clone(),
-        traceparent: None,
+        ..Headers::default()
     };
     let reply = client.call_json(&subject, request, headers).await?;
     context.output.document(&reply)?;

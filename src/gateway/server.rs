@@ -131,13 +131,14 @@ pub async fn serve(
     };
     let gateway = Gateway {
         bus: house.bus(),
-        house,
         info: HostInfo {
+            member_key: house.member_key(),
             host: config.host_id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             wire_version: wire::WIRE_VERSION,
             pid: std::process::id(),
         },
+        house,
         body_timeout: limits.idle,
         requests: Slots::default(),
         followers: Slots::default(),

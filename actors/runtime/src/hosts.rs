@@ -19,18 +19,43 @@ mod watch;
 pub(crate) use beat::Beating;
 pub(crate) use desk::HostBook;
 
+use std::fmt::Debug;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use state::{Key, State};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::hosts::HostFacts;
+use wire::members::{HostMembership, HostRevoke, HostRevoked, HostToken, HostTokenGranted};
 use wire::{ErrorBody, HostId};
 
 use crate::Clock;
 use crate::job_desk::Desk;
+
+/// Who belongs to the fleet, and who decides that. A host that stands alone has none.
+#[async_trait]
+pub trait Membership: Debug + Send + Sync + 'static {
+    /// Who belongs to it, as this host knows it.
+    fn members(&self) -> HostMembership;
+
+    /// What this host refused for want of authority since its start, by reason.
+    fn refused(&self) -> Vec<(&'static str, u64)>;
+
+    /// Grants a token.
+    ///
+    /// # Errors
+    /// `denied` when this host may not; `invalid`; `conflict` when the member is there already.
+    async fn grant(&self, request: &HostToken) -> Result<HostTokenGranted, ErrorBody>;
+
+    /// Puts a member out.
+    ///
+    /// # Errors
+    /// `denied` when this host may not; `not_found`; `conflict` when it is out already.
+    async fn revoke(&self, request: &HostRevoke) -> Result<HostRevoked, ErrorBody>;
+}
 
 /// What a host says of itself, and how often.
 #[derive(Debug, Clone)]
@@ -44,6 +69,8 @@ pub struct HostsOptions {
     /// The boot id of the process that had the state directory before, whose lease may be ended at once: whoever holds the
     /// directory's lock knows that it is gone.
     pub earlier_boot: Option<String>,
+    /// Who belongs to its fleet.
+    pub membership: Option<Arc<dyn Membership>>,
 }
 
 /// Shared by the beat, the watch and the concern.

@@ -98,7 +98,7 @@ impl<A: Concern> Taker<A> {
                     self.shelf.close().into_iter().for_each(|letter| self.give_back(letter));
                 }
             }
-            Put::Closed(letter) => self.give_back(letter),
+            Put::Closed(letter) => self.give_back(*letter),
         }
     }
 

@@ -55,7 +55,7 @@ pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock, job_source, rfc3339, state_clock, ulid};
 pub use concern::{Call, Concern, Effect, Routes};
 pub use error::{Kind, RuntimeError};
-pub use hosts::HostsOptions;
+pub use hosts::{HostsOptions, Membership};
 pub use house::{House, HouseOptions};
 pub use job_context::{CANCELLED, JobContext};
 pub use job_desk::{Admission, Recover};

@@ -24,7 +24,7 @@ pub(crate) enum Put {
     /// Its keeper has been told by somebody else.
     Behind,
     /// The keeper has ended.
-    Closed(Letter),
+    Closed(Box<Letter>),
 }
 
 impl Shelf {
@@ -43,7 +43,7 @@ impl Shelf {
     pub(crate) fn put(&self, letter: Letter) -> Put {
         let mut letters = self.letters();
         if letters.is_closed {
-            return Put::Closed(letter);
+            return Put::Closed(Box::new(letter));
         }
         letters.waiting.push_back(letter);
         match letters.waiting.len() {

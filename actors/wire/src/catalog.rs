@@ -15,6 +15,24 @@ pub enum Address {
     Host,
 }
 
+/// What a request does, and so what it takes to be heard in a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// It looks, and changes nothing. Nobody has to sign it.
+    Reads,
+    /// It changes something: a member of the fleet signs it.
+    Changes,
+    /// The same, and its concern keeps request ids: under one request id it has one effect, whoever sends it again.
+    ChangesOnce,
+}
+
+impl Intent {
+    /// True when a member of the fleet has to stand behind it.
+    pub fn is_signed(self) -> bool {
+        self != Intent::Reads
+    }
+}
+
 /// A request type names its subject and its reply.
 pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     /// What comes back in `{"ok": …}`.
@@ -25,6 +43,8 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     const VERB: &'static str;
     /// Who answers.
     const ADDRESS: Address;
+    /// What it does. Who doesn't say is taken to change something.
+    const INTENT: Intent = Intent::Changes;
     /// One line for people.
     const ABOUT: &'static str;
     /// A full example, for golden tests and documents.
@@ -66,6 +86,8 @@ pub struct Endpoint {
     pub verb: &'static str,
     /// Who answers.
     pub address: Address,
+    /// What it does.
+    pub intent: Intent,
     /// One line for people.
     pub about: &'static str,
     /// Example of the request and of the reply.
@@ -121,6 +143,7 @@ impl Room {
             concern: R::CONCERN,
             verb: R::VERB,
             address: R::ADDRESS,
+            intent: R::INTENT,
             about: R::ABOUT,
             samples: (value(R::sample()), value(R::sample_reply())),
             request_schema: schema_of::<R>,
@@ -175,7 +198,7 @@ pub fn asyncapi(version: &str) -> Value {
         messages.insert(
             format!("{id}_request"),
             json!({
-                "summary": e.about, "contentType": "application/json",
+                "summary": e.about, "contentType": "application/json", "x-windlass-signed": e.intent.is_signed(),
                 "payload": (e.request_schema)(&mut generator), "examples": [{"payload": e.samples.0}],
             }),
         );

@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Sender;
+
 /// Error codes of an answer; the CLI's exit codes follow from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -172,6 +174,10 @@ pub struct Headers {
     pub request_id: Option<String>,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: Option<String>,
+    /// `Windlass-Authority`: who stands behind the request, with a signature over it. Buses of a fleet write and check it.
+    pub authority: Option<String>,
+    /// Who that is, as this process's bus has found it true. It is no header: nothing from outside sets it.
+    pub sender: Option<Sender>,
 }
 
 impl Headers {
@@ -179,6 +185,8 @@ impl Headers {
     pub const TIMEOUT_MS: &'static str = "Windlass-Timeout-Ms";
     /// Name of the header that carries the idempotency key.
     pub const REQUEST_ID: &'static str = "Windlass-Request-Id";
+    /// Name of the header with the signature.
+    pub const AUTHORITY: &'static str = "Windlass-Authority";
     /// Name of the W3C trace header.
     pub const TRACEPARENT: &'static str = "traceparent";
     /// Longest value taken from outside, in bytes.
@@ -195,6 +203,9 @@ impl Headers {
         }
         if let Some(trace) = &self.traceparent {
             pairs.push((Self::TRACEPARENT, trace.clone()));
+        }
+        if let Some(authority) = &self.authority {
+            pairs.push((Self::AUTHORITY, authority.clone()));
         }
         pairs
     }
@@ -219,6 +230,8 @@ impl Headers {
                 &mut headers.request_id
             } else if name.eq_ignore_ascii_case(Self::TRACEPARENT) {
                 &mut headers.traceparent
+            } else if name.eq_ignore_ascii_case(Self::AUTHORITY) {
+                &mut headers.authority
             } else {
                 continue;
             };
@@ -269,6 +282,8 @@ mod tests {
             timeout_ms: Some(5),
             request_id: Some("r".into()),
             traceparent: Some("t".into()),
+            authority: Some("a".into()),
+            sender: None,
         };
         let pairs = headers.pairs();
         let back = Headers::from_pairs(pairs.iter().map(|(n, v)| (*n, v.as_str()))).unwrap();

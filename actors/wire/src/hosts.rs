@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::HostId;
 use crate::catalog::Room;
 use crate::messages::{SAMPLE_ID, request, sample_host, topic};
+use crate::{HostId, members};
 
 const CONCERN: &str = "hosts";
 
@@ -18,8 +18,12 @@ pub(crate) fn room() -> Room {
         .request::<HostCordon>()
         .request::<HostUncordon>()
         .request::<HostDrain>()
+        .request::<members::HostToken>()
+        .request::<members::HostRevoke>()
+        .request::<members::HostMembers>()
         .topic::<HostLost>()
         .topic::<HostChanged>()
+        .topic::<members::HostRefused>()
 }
 
 /// How a host is.
@@ -167,6 +171,7 @@ request!(
     HostListing,
     "ls",
     Cluster,
+    Reads,
     "The hosts, where they stand, what they have and how they are",
     Self {},
     HostListing {
@@ -186,6 +191,7 @@ request!(
     HostInfo,
     "show",
     Cluster,
+    Reads,
     "One host",
     Self { host: sample_host() },
     HostInfo::sample()
@@ -203,6 +209,7 @@ request!(
     HostInfo,
     "cordon",
     Cluster,
+    Changes,
     "Give a host no work but what names it",
     Self { host: sample_host() },
     HostInfo::sample()
@@ -220,6 +227,7 @@ request!(
     HostInfo,
     "uncordon",
     Cluster,
+    Changes,
     "Give a host work again",
     Self { host: sample_host() },
     HostInfo::sample()
@@ -237,6 +245,7 @@ request!(
     HostInfo,
     "drain",
     Cluster,
+    Changes,
     "Give a host no jobs; it finishes or hands back what it has",
     Self { host: sample_host() },
     HostInfo::sample()

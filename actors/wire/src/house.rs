@@ -83,6 +83,7 @@ request!(
     StatusReply,
     "status",
     Host,
+    Reads,
     "How this host and each of its concerns is",
     Self {},
     StatusReply {

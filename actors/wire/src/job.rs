@@ -159,6 +159,7 @@ request!(
     Job,
     "show",
     Cluster,
+    Reads,
     "One job, whole",
     Self {
         job: JobId(SAMPLE_ID.into()),
@@ -189,6 +190,7 @@ request!(
     JobListing,
     "ls",
     Cluster,
+    Reads,
     "Jobs, newest first: of this host when it stands alone, else of all hosts",
     Self {
         count_max: 100,
@@ -211,6 +213,7 @@ request!(
     Job,
     "cancel",
     Cluster,
+    Changes,
     "Stop a job at its next safe point",
     Self {
         job: JobId(SAMPLE_ID.into()),
@@ -230,6 +233,7 @@ request!(
     Job,
     "retry",
     Cluster,
+    Changes,
     "Queue a job again that is dead, failed or cancelled",
     Self {
         job: JobId(SAMPLE_ID.into()),

@@ -7,7 +7,8 @@
 //! * [`envelope`]: headers, the answer (`{"ok": …}` or `{"error": …}`) and its error codes.
 //! * [`event`]: CloudEvents 1.0 in structured mode.
 //! * [`job`]: long work as its followers see it.
-//! * [`hosts`]: which hosts there are and how they are.
+//! * [`hosts`]: which hosts there are and how they are; [`members`]: who belongs to the fleet; [`sender`]: who stands behind a
+//!   request.
 //! * [`snapshot`], [`rack_scheduler`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
 //!   itself.
 //! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it. `ROOMS` is its table.
@@ -23,16 +24,19 @@ pub mod event;
 pub mod hosts;
 pub mod house;
 pub mod job;
+pub mod members;
 mod messages;
 pub mod rack_scheduler;
 pub mod repo;
+pub mod sender;
 pub mod snapshot;
 pub mod subject;
 pub mod trace;
 
-pub use catalog::{Address, Request, Topic};
+pub use catalog::{Address, Intent, Request, Topic};
 pub use envelope::{Answer, Code, ErrorBody, Headers};
-pub use subject::{ConcernName, HostId, Subject};
+pub use sender::Sender;
+pub use subject::{ConcernName, HostId, PersonId, Subject};
 
 /// Version of the wire: the `v1` of every subject. A reader of version N reads N-1.
 pub const WIRE_VERSION: u32 = 1;

@@ -5,14 +5,16 @@
 use crate::HostId;
 use crate::job::{JobAccepted, JobId};
 
-/// `request!(Type, Reply, "verb", Cluster | Host, "for people", a sample, a sample of the reply)`
+/// `request!(Type, Reply, "verb", Cluster | Host, Reads | Changes | ChangesOnce, "for people", a sample, a sample of the reply)`
 macro_rules! request {
-    ($kind:ty, $reply:ty, $verb:literal, $address:ident, $about:literal, $sample:expr, $sample_reply:expr) => {
+    ($kind:ty, $reply:ty, $verb:literal, $address:ident, $intent:ident, $about:literal, $sample:expr,
+     $sample_reply:expr) => {
         impl crate::Request for $kind {
             type Reply = $reply;
             const CONCERN: &'static str = CONCERN;
             const VERB: &'static str = $verb;
             const ADDRESS: crate::Address = crate::Address::$address;
+            const INTENT: crate::Intent = crate::Intent::$intent;
             const ABOUT: &'static str = $about;
             fn sample() -> Self {
                 $sample

@@ -181,6 +181,7 @@ request!(
     RepoInfo,
     "repo_init",
     Host,
+    Changes,
     "Make a repository",
     Self {
         repo: sample_url(),
@@ -194,6 +195,7 @@ request!(
     RepoInfo,
     "repo_show",
     Host,
+    Reads,
     "What a repository is",
     Self { repo: sample_url() },
     RepoInfo::sample()
@@ -204,6 +206,7 @@ request!(
     RepoCounts,
     "repo_stats",
     Host,
+    Reads,
     "What a repository holds",
     Self { repo: sample_url() },
     RepoCounts {
@@ -219,6 +222,7 @@ request!(
     JobAccepted,
     "repo_rebuild_index",
     Host,
+    Changes,
     "Make a repository's index anew from its packs",
     Self { repo: sample_url() },
     sample_accepted()

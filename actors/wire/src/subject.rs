@@ -96,6 +96,10 @@ token_type! {
     HostId
 }
 token_type! {
+    /// A person's name among the members of a fleet.
+    PersonId
+}
+token_type! {
     /// A concern's name, such as `snapshot`: its directory, config section, subject token and metric prefix.
     ConcernName
 }

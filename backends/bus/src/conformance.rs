@@ -96,6 +96,7 @@ async fn a_request_is_answered(bus: &dyn Bus) {
         timeout_ms: Some(5_000),
         request_id: Some("r-1".into()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        ..Headers::default()
     };
     let subject = here("h1");
     let asked = bus.request(&subject, headers.clone(), Bytes::from_static(b"{\"n\":7}"));

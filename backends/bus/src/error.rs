@@ -16,6 +16,8 @@ pub enum Kind {
     Busy,
     /// No answer in time.
     Deadline,
+    /// The asker may not send this.
+    Denied,
     /// An answer or event that can't be read.
     Corrupt,
 }
@@ -61,7 +63,7 @@ impl BusError {
     }
     /// False when the same message may get through later.
     pub fn is_permanent(&self) -> bool {
-        matches!(self.kind, Kind::Invalid | Kind::Corrupt)
+        matches!(self.kind, Kind::Invalid | Kind::Corrupt | Kind::Denied)
     }
 }
 
@@ -72,6 +74,7 @@ impl From<BusError> for ErrorBody {
             Kind::Unavailable => Code::Unavailable,
             Kind::Busy => Code::Busy,
             Kind::Deadline => Code::Deadline,
+            Kind::Denied => Code::Denied,
             Kind::Corrupt => Code::Corrupt,
         };
         ErrorBody {

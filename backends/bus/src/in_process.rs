@@ -164,7 +164,7 @@ fn forget_server(registry: &mut Registry, subjects: &[Subject], id: u64) {
 
 /// The headers as they arrive on the other side: read back from their text, as after a network.
 fn read_back(subject: &Subject, headers: Headers) -> Result<Headers, BusError> {
-    if headers.request_id.is_none() && headers.traceparent.is_none() {
+    if headers.request_id.is_none() && headers.traceparent.is_none() && headers.authority.is_none() {
         // a number survives its text
         return Ok(headers);
     }

@@ -24,6 +24,9 @@ pub struct Record {
     /// How often a person asked for it again.
     #[serde(default)]
     pub retries: u32,
+    /// Who stands behind it: what [`crate::Authority`] wrote and checks; nothing in a store of one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
     /// Where records of the first version kept [`Job::cancel_asked`].
     #[serde(default, rename = "cancel_asked", skip_serializing)]
     cancel_asked_v1: bool,
@@ -78,6 +81,7 @@ impl Record {
             boot: None,
             begun: false,
             retries: 0,
+            authority: None,
             cancel_asked_v1: false,
         }
     }
@@ -218,6 +222,13 @@ impl Record {
         );
         let error = ErrorBody::new(Code::Unavailable, message).hint(format!("windlass jobs retry {}", self.job.id));
         self.end(JobState::Dead, None, Some(error), now);
+    }
+
+    /// Nobody stands behind it as it is: it is set aside, unless it has ended.
+    pub fn refuse(&mut self, why: ErrorBody, now: &Now) {
+        if !self.job.state.is_final() {
+            self.end(JobState::Dead, None, Some(why), now);
+        }
     }
 
     /// An interrupted one that nobody will take up again.

@@ -17,6 +17,8 @@ pub enum Kind {
     Conflict,
     /// Too many open jobs.
     Busy,
+    /// Nobody stands behind it.
+    Denied,
     /// A stored job can't be read.
     Corrupt,
     /// The storage failed; its own error is the source.
@@ -112,6 +114,7 @@ impl From<JobsError> for ErrorBody {
             Kind::NotFound => Code::NotFound,
             Kind::Conflict => Code::Conflict,
             Kind::Busy => Code::Busy,
+            Kind::Denied => Code::Denied,
             Kind::Corrupt => Code::Corrupt,
             Kind::Storage => Code::Unavailable,
         };

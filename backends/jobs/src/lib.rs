@@ -116,6 +116,28 @@ impl Debug for Source {
     }
 }
 
+/// Who stands behind jobs, in a store that many hosts share: whoever queues a job signs it, whoever takes it looks before it
+/// begins.
+pub trait Authority: Debug + Send + Sync + 'static {
+    /// Puts its word on a job that is about to be queued, or queued again.
+    ///
+    /// # Errors
+    /// `denied` when it can't; nothing is queued then.
+    fn sign(&self, record: &mut Record) -> std::result::Result<(), ErrorBody>;
+
+    /// Looks whether somebody who counts stands behind the job as it is.
+    ///
+    /// # Errors
+    /// Why nobody does; the job is set aside with that.
+    fn check(&self, record: &Record) -> std::result::Result<(), ErrorBody>;
+
+    /// Looks whether a job that has ended is still what somebody once stood behind: only that is queued again.
+    ///
+    /// # Errors
+    /// Why it isn't; it is left as it is.
+    fn intact(&self, record: &Record) -> std::result::Result<(), ErrorBody>;
+}
+
 /// Which hosts may do a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

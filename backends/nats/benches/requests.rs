@@ -2,8 +2,9 @@
 //! alternated: `cargo bench -p windlass-nats --bench requests`.
 //!
 //! Both ends of both are in this process, each with a connection of its own; one lone nats-server passes the messages on. Logs are
-//! filtered as a daemon's are (level info). What is not equal: windlass's answers are looked into for errors. With `bare`, `ours` or
-//! `inside` (the in-process bus) behind `--` that way alone is asked, 64 at once, for a profiler to look at.
+//! filtered as a daemon's are (level info). What is not equal: windlass's answers are looked into for errors. Then the same requests
+//! signed beside unsigned (`signed` behind `--`: that alone). With `bare`, `ours` or `inside` (the in-process bus) behind `--` that way
+//! alone is asked, 64 at once, for a profiler to look at.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ use runtime::{Call, Clock, Concern, Effect, House, HouseOptions, Limits, Recover
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use trust::{Book, Bounds, Fleet, Row, SignedBus};
 use windlass_nats::{Identity, Lattice, NatsBus, Settings};
-use wire::{Address, ConcernName, Headers, HostId, Request, Subject};
+use wire::{Address, ConcernName, Headers, HostId, Request, Sender, Subject};
 
 const ROUNDS: usize = 7;
 /// Requests of a round that is asked one after the other.
@@ -84,11 +86,59 @@ fn host() -> Result<HostId, Failure> {
     Ok(HostId::new("h1")?)
 }
 
+/// Who signs, and whose signature is known: a fleet of one.
+fn fleet(name: &HostId) -> Result<Fleet, Failure> {
+    let identity = trust::make_token()?;
+    let row = Row {
+        member: Sender::Host(name.clone()),
+        epoch: 1,
+        key: identity.public(),
+        revoked: false,
+        may_admit: true,
+        role: None,
+    };
+    let mut book = Book::default();
+    book.pin(trust::core::book::Entry {
+        row,
+        signed: None,
+        confirms: Vec::new(),
+    });
+    let clock = SystemClock::new();
+    let now = Arc::new(move || clock.now_ms());
+    Ok(Fleet::new(
+        Some((Sender::Host(name.clone()), identity)),
+        book,
+        Bounds::default(),
+        now,
+    ))
+}
+
+/// Microseconds that signing a request takes, and hearing it: without a server.
+fn signing(fleet: &Fleet) -> Result<(f64, f64), Failure> {
+    let subject = Echo::subject(&host()?)?;
+    let body = serde_json::to_vec(&Echo::sample())?;
+    let (mut signed, mut heard) = (Vec::new(), Vec::new());
+    for _ in 0..IN_TURN {
+        let mut headers = Headers::default();
+        let began = now();
+        fleet.sign_request(&subject, &mut headers, &body)?;
+        signed.push(began.elapsed().as_secs_f64() * 1e6);
+        let began = now();
+        fleet.hear_request(&subject, &headers, &body)?;
+        heard.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok((median(signed).0, median(heard).0))
+}
+
 async fn house(bus: Arc<dyn Bus>) -> Result<House, Failure> {
+    house_of(bus, host()?).await
+}
+
+async fn house_of(bus: Arc<dyn Bus>, host: HostId) -> Result<House, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let database = state::Database::in_memory()?;
     let house = House::open(HouseOptions {
-        host: host()?,
+        host,
         version: "bench".into(),
         mode: "bench".into(),
         state_dir: "(none)".into(),
@@ -239,6 +289,49 @@ async fn echo(client: async_nats::Client) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The same house asked with a signature on each request and without one, alternated.
+#[expect(clippy::print_stdout, reason = "a benchmark's report")]
+async fn signed_beside_unsigned(url: &str, unsigned: &Way) -> Result<(), Failure> {
+    let name = HostId::new("h2")?;
+    let fleet = fleet(&name)?;
+    let state = state::Redb::new(state::Database::in_memory()?, Arc::new(|| 1));
+    let serves = SignedBus::serving(
+        Arc::new(bus(url).await?),
+        fleet.clone(),
+        Arc::new(state),
+        "bench".into(),
+    );
+    let _house = house_of(Arc::new(serves), name.clone()).await?;
+    let asks = SignedBus::asking(Arc::new(bus(url).await?), fleet.clone());
+    let signed = Way::Windlass(Arc::new(asks), name);
+    for way in [&signed, unsigned] {
+        way.in_turn(IN_TURN / 4).await?;
+    }
+    let (mut p50, mut rates, mut added) = ([vec![], vec![]], [vec![], vec![]], vec![]);
+    for round in 0..ROUNDS {
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for n in order {
+            let way = [&signed, unsigned][n];
+            let took = way.in_turn(IN_TURN).await?;
+            p50[n].push(took[took.len() / 2]);
+            rates[n].push(way.at_once(AT_ONCE).await?);
+        }
+        added.push(p50[0][round] - p50[1][round]);
+    }
+    let ([signed_p50, bare_p50], [signed_rates, bare_rates]) = (p50, rates);
+    println!("signed beside unsigned, both windlass over NATS, {ROUNDS} rounds:");
+    println!("  {}", spread("p50, one at a time", signed_p50, bare_p50, "µs"));
+    let (added, least, most) = median(added);
+    println!("  added p50: {added:.0} µs ({least:.0} to {most:.0})");
+    println!(
+        "  {}",
+        spread(&format!("{WINDOW} at once"), signed_rates, bare_rates, "/s")
+    );
+    let (sign, hear) = signing(&fleet)?;
+    println!("  of that, without a server: signing {sign:.1} µs, hearing {hear:.1} µs");
+    Ok(())
+}
+
 #[expect(clippy::print_stdout, reason = "a benchmark's report")]
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -256,6 +349,9 @@ async fn main() -> Result<(), Failure> {
     let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
     let _house_inside = house(bus.clone()).await?;
     let inside = Way::Windlass(bus, host()?);
+    if std::env::args().any(|arg| arg == "signed") {
+        return signed_beside_unsigned(&url, &ours).await;
+    }
     let wanted = std::env::args().find_map(|arg| {
         let names = [("bare", &bare), ("ours", &ours), ("inside", &inside)];
         names.into_iter().find(|(name, _)| *name == arg)
@@ -291,6 +387,8 @@ async fn main() -> Result<(), Failure> {
         "  {}",
         spread(&format!("{WINDOW} at once"), our_rates, bare_rates, "/s")
     );
+
+    signed_beside_unsigned(&url, &ours).await?;
 
     inside.at_once(AT_ONCE).await?;
     let mut rates = Vec::new();

@@ -161,6 +161,7 @@ async fn open(urls: &str, host: &str, lease_ms: u64, off_ms: i64) -> Result<Hous
             beat_every_ms: 500,
             drain_timeout: Duration::from_secs(1),
             earlier_boot: None,
+            membership: None,
         }),
     })
     .await?)

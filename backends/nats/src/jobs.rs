@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use jobs::{Limits, Source, next_id};
+use jobs::{Authority, JobsError, Kind, Limits, Record, Source, next_id};
 use tokio::time::Instant;
 use wire::HostId;
 use wire::job::JobId;
@@ -81,6 +81,7 @@ struct Inner {
     queue: Queue,
     records: Records,
     source: Source,
+    authority: Option<Arc<dyn Authority>>,
     /// How long a worker may be silent; fixed, for the queues' consumers have it too.
     lease: Duration,
     limits: Mutex<Limits>,
@@ -113,10 +114,24 @@ impl JetstreamJobs {
     /// # Errors
     /// `Unavailable` when the servers don't answer or can't make them.
     pub async fn open(lattice: &Lattice, source: Source, options: JobsOptions) -> Result<Self, NatsError> {
+        Self::open_signed(lattice, source, options, None).await
+    }
+
+    /// The same; with an `authority` every job is signed when it is queued, and checked before it begins.
+    ///
+    /// # Errors
+    /// As [`JetstreamJobs::open`].
+    pub async fn open_signed(
+        lattice: &Lattice,
+        source: Source,
+        options: JobsOptions,
+        authority: Option<Arc<dyn Authority>>,
+    ) -> Result<Self, NatsError> {
         Ok(Self(Arc::new(Inner {
             queue: Queue::open(lattice, &options).await?,
             records: Records::open(lattice).await?,
             source,
+            authority,
             lease: Duration::from_millis(options.limits.lease_ms),
             limits: Mutex::new(options.limits),
             last_id: Mutex::new(None),
@@ -126,6 +141,11 @@ impl JetstreamJobs {
             ended: AtomicU64::new(0),
         })))
     }
+}
+
+fn denied(why: wire::ErrorBody) -> JobsError {
+    let hint = why.hint.unwrap_or_default();
+    JobsError::new(Kind::Denied, why.message).hint(hint)
 }
 
 impl Inner {
@@ -152,6 +172,25 @@ impl Inner {
         let id = next_id(text, (self.source.now_ms)(), (self.source.random)());
         *last = Some(id.clone());
         id
+    }
+
+    /// A member's word on a job that is about to be queued.
+    fn sign(&self, record: &mut Record) -> jobs::Result<()> {
+        let Some(authority) = &self.authority else {
+            return Ok(());
+        };
+        authority.sign(record).map_err(denied)
+    }
+
+    /// Refuses to queue again what isn't as it was signed.
+    fn intact(&self, record: &Record) -> jobs::Result<()> {
+        let looked = self.authority.as_ref().map(|authority| authority.intact(record));
+        looked.unwrap_or(Ok(())).map_err(denied)
+    }
+
+    /// Why nobody stands behind a job as it is.
+    fn disowned(&self, record: &Record) -> Option<wire::ErrorBody> {
+        self.authority.as_ref()?.check(record).err()
     }
 
     /// Whether it is time to forget old jobs: not at each end, for looking costs two listings.

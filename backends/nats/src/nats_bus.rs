@@ -10,6 +10,7 @@ use bus::{
     BUSY_RETRY_AFTER_MS, Bus, BusError, Events, Incoming, Kind, REQUEST_TIMEOUT_MS_DEFAULT, Service, event_ring,
 };
 use bytes::Bytes;
+use state::NowMs;
 use tokio::time::Instant;
 use wire::subject::EventFilter;
 use wire::{Headers, Subject};
@@ -18,6 +19,7 @@ use crate::announce::Announcer;
 use crate::error::NatsError;
 use crate::lattice::Lattice;
 use crate::replies::{ASKED_AT_ONCE_MAX, NoAnswer};
+use crate::state::server_clock::ServerClock;
 use crate::{events, serving};
 
 /// Who serves, as the services protocol tells it.
@@ -50,6 +52,14 @@ impl NatsBus {
             lattice: lattice.clone(),
             announcer: Announcer::start(lattice, identity).await?,
         })))
+    }
+    /// The servers' time, in Unix milliseconds, measured once: for one who asks, and doesn't stay.
+    ///
+    /// # Errors
+    /// `Unavailable` when the servers don't tell it.
+    pub async fn fleet_now(&self, now_ms: NowMs) -> Result<NowMs, NatsError> {
+        let clock = ServerClock::open(&self.0.lattice, events::STREAM, &now_ms).await?;
+        Ok(Arc::new(move || clock.server_ms()))
     }
     /// The connection.
     pub fn lattice(&self) -> &Lattice {

@@ -33,7 +33,7 @@ use server_clock::ServerClock;
 mod compaction;
 mod entries;
 mod keys;
-mod server_clock;
+pub(crate) mod server_clock;
 
 /// The stream.
 pub(crate) const STREAM: &str = "KV_windlass";
@@ -96,6 +96,12 @@ impl NatsState {
             clock,
             compaction: Compaction::default(),
         })))
+    }
+
+    /// The servers' time, in Unix milliseconds: the same for all hosts, whatever their own clocks say.
+    pub fn fleet_now(&self) -> NowMs {
+        let state = self.clone();
+        Arc::new(move || state.0.clock.server_ms())
     }
 
     #[cfg(test)]

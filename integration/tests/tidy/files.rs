@@ -123,8 +123,16 @@ fn decorators_name_every_method() {
     let mut seen = 0;
     for (path, text) in sources() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let decorates =
-            ["counting.rs", "flaky.rs", "prefixed.rs", "throttled.rs", "faulty.rs"].contains(&name.as_str());
+        let decorators = [
+            "counting.rs",
+            "flaky.rs",
+            "prefixed.rs",
+            "throttled.rs",
+            "faulty.rs",
+            "signed_bus.rs",
+            "signed_state.rs",
+        ];
+        let decorates = decorators.contains(&name.as_str());
         if decorates && path.starts_with("backends") {
             seen += 1;
             assert!(
@@ -134,5 +142,5 @@ fn decorators_name_every_method() {
             );
         }
     }
-    assert_eq!(seen, 5, "decorators of ports");
+    assert_eq!(seen, 7, "decorators of ports");
 }

@@ -129,6 +129,10 @@ fn wire_and_ports_point_inwards() {
         "windlass-nats",
         &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
     );
+    allow(
+        "windlass-trust",
+        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+    );
     allow("windlass-qcow2", &[]);
     allow("windlass-s3", &["windlass-store"]);
     allow("windlass-config", &["windlass-wire"]);
@@ -153,7 +157,7 @@ fn wire_and_ports_point_inwards() {
 
 #[test]
 fn each_sdk_has_one_room() {
-    let owners: [(&str, &[&str]); 14] = [
+    let owners: [(&str, &[&str]); 15] = [
         ("object_store", &["windlass-object"]),
         ("aws-sdk-s3", &["windlass-s3"]),
         ("aws-config", &["windlass-s3"]),
@@ -164,6 +168,7 @@ fn each_sdk_has_one_room() {
         ("aws-smithy-runtime-api", &["windlass-s3"]),
         ("aws-smithy-http-client", &["windlass-s3"]),
         ("async-nats", &["windlass-nats"]),
+        ("ed25519-dalek", &["windlass-trust"]),
         ("redb", &["windlass-state", "windlass-jobs"]),
         ("config", &["windlass-config"]),
         ("zstd", &["windlass-repo", "windlass-qcow2"]),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use wire::hosts::{HostCordon, HostDrain, HostInfo, HostList, HostListing, HostOrder, HostShow, HostUncordon};
+use wire::members::{HostMembers, HostMembership, HostRevoke, HostRevoked, HostToken, HostTokenGranted};
 use wire::{Code, ErrorBody, HostId};
 
-use super::{Hosts, ORDERS, key};
+use super::{Hosts, Membership, ORDERS, key};
 use crate::concern::{Call, Concern, Effect, Routes};
 
 /// The concern.
@@ -22,10 +23,21 @@ impl Concern for HostBook {
             .on(Self::cordon)
             .on(Self::uncordon)
             .on(Self::drain)
+            .on(Self::token)
+            .on(Self::revoke)
+            .on(Self::members)
     }
     fn observed(&self) -> Value {
         let known = self.0.book().all(self.0.clock.monotonic_ms()).len();
-        json!({"hosts": known, "order": self.0.book().order_of(self.0.host())})
+        let mut observed = json!({"hosts": known, "order": self.0.book().order_of(self.0.host())});
+        if let Some(membership) = &self.0.options.membership {
+            let members = membership.members().members;
+            observed["members"] = members.iter().filter(|m| !m.revoked).count().into();
+            for (reason, count) in membership.refused() {
+                observed[format!("refused_{reason}_total")] = count.into();
+            }
+        }
+        observed
     }
 }
 
@@ -56,6 +68,27 @@ impl HostBook {
     }
     fn drain(&mut self, request: HostDrain, _: &Call) -> Effect<Self, HostInfo> {
         self.tell(request.host, HostOrder::Drain)
+    }
+
+    fn membership(&self) -> Result<Arc<dyn Membership>, ErrorBody> {
+        self.0.options.membership.clone().ok_or_else(|| {
+            let message = format!(
+                "{} stands alone: there is no fleet to belong to; nothing was changed",
+                self.0.host()
+            );
+            ErrorBody::new(Code::Conflict, message).hint("docs/lattice.md tells how hosts meet")
+        })
+    }
+    fn members(&mut self, _: HostMembers, _: &Call) -> Effect<Self, HostMembership> {
+        Effect::answer(self.membership().map(|membership| membership.members()))
+    }
+    fn token(&mut self, request: HostToken, _: &Call) -> Effect<Self, HostTokenGranted> {
+        let membership = self.membership();
+        Effect::run(async move { membership?.grant(&request).await })
+    }
+    fn revoke(&mut self, request: HostRevoke, _: &Call) -> Effect<Self, HostRevoked> {
+        let membership = self.membership();
+        Effect::run(async move { membership?.revoke(&request).await })
     }
 
     /// Durable when it is answered; the host obeys as soon as it hears of it, also after it was away.

@@ -87,6 +87,7 @@ impl Fleet {
                 beat_every_ms: BEAT_MS,
                 drain_timeout: Duration::from_millis(300),
                 earlier_boot,
+                membership: None,
             }),
         })
         .await

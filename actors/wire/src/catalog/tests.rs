@@ -71,3 +71,55 @@ fn what_names_a_path_is_addressed_to_a_host() {
         }
     }
 }
+
+/// Verbs that may go unsigned are those that look, by the word that they begin with; and what becomes a job is never one of them.
+#[test]
+fn whatever_changes_something_is_signed() {
+    const LOOKS: [&str; 10] = [
+        "ls",
+        "show",
+        "status",
+        "diff",
+        "plan",
+        "explain",
+        "whatif",
+        "inventory",
+        "members",
+        "stats",
+    ];
+    let mut signed = String::new();
+    for e in endpoints() {
+        let verb = e.verb.strip_prefix("repo_").unwrap_or(e.verb);
+        let becomes_a_job = e.samples.1.get("job").is_some() && e.samples.1.get("duplicate").is_some();
+        if e.intent == Intent::Reads {
+            assert!(
+                LOOKS.contains(&verb),
+                "{}.{} says that it only looks",
+                e.concern,
+                e.verb
+            );
+            assert!(!becomes_a_job, "{}.{} becomes a job", e.concern, e.verb);
+        }
+        signed += &format!("{}.{} {:?}\n", e.concern, e.verb, e.intent);
+    }
+    golden("intents.txt", &signed);
+}
+
+/// Who writes a message by hand and says nothing of what it does has said that it changes something.
+#[test]
+fn what_says_nothing_is_taken_to_change_something() {
+    #[derive(serde::Serialize, serde::Deserialize, JsonSchema)]
+    struct Silent {}
+    impl Request for Silent {
+        type Reply = ();
+        const CONCERN: &'static str = "mill";
+        const VERB: &'static str = "ls";
+        const ADDRESS: Address = Address::Cluster;
+        const ABOUT: &'static str = "Says nothing";
+        fn sample() -> Self {
+            Self {}
+        }
+        fn sample_reply() {}
+    }
+    assert!(Silent::INTENT.is_signed());
+}

@@ -105,6 +105,7 @@ request!(
     Released,
     "release",
     Cluster,
+    Changes,
     "Give a placement back",
     RackRelease { id: SAMPLE_ID.into() },
     Released {
@@ -118,6 +119,7 @@ request!(
     Placement,
     "grow",
     Cluster,
+    ChangesOnce,
     "Add VMs to a placement's groups, in their home racks",
     RackGrow {
         id: SAMPLE_ID.into(),
@@ -137,6 +139,7 @@ request!(
     Placement,
     "shrink",
     Cluster,
+    Changes,
     "Take VMs from a placement",
     RackShrink {
         id: SAMPLE_ID.into(),
@@ -151,6 +154,7 @@ request!(
     EvacuateReport,
     "evacuate",
     Cluster,
+    Changes,
     "Move VMs off a host or a rack that is drained or lost",
     RackEvacuate {
         host: Some("r17-h3".into()),

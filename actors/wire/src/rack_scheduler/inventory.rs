@@ -298,6 +298,7 @@ request!(
     Loaded,
     "load",
     Cluster,
+    Changes,
     "Add racks and hosts to the inventory, or change those that are there",
     RackLoad {
         inventory: sample_inventory(),
@@ -311,6 +312,7 @@ request!(
     RoomReport,
     "inventory",
     Cluster,
+    Reads,
     "Show racks and hosts, and what is booked on them",
     RackInventory {
         rack: Some("r17".into()),
@@ -347,6 +349,7 @@ request!(
     HostRow,
     "mark",
     Cluster,
+    Changes,
     "Set a host's state: up, cordoned, draining or lost",
     RackMark {
         host: "r17-h3".into(),
@@ -367,6 +370,7 @@ request!(
     TenantQuota,
     "quota",
     Cluster,
+    Changes,
     "Set or show what a tenant may have booked at once",
     RackQuota {
         tenant: "ads".into(),
@@ -384,6 +388,7 @@ request!(
     ReportReply,
     "report",
     Cluster,
+    Changes,
     "Tell what a host really has, and hear what differs from what is booked",
     RackReport {
         host: "r17-h3".into(),

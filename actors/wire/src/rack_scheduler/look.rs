@@ -138,6 +138,7 @@ request!(
     RackListing,
     "ls",
     Cluster,
+    Reads,
     "List placements, oldest first",
     RackList {
         tenant: Some("ads".into()),
@@ -162,6 +163,7 @@ request!(
     Placement,
     "show",
     Cluster,
+    Reads,
     "Show one placement",
     RackShow { id: SAMPLE_ID.into() },
     Placement::sample()
@@ -172,6 +174,7 @@ request!(
     Explanation,
     "explain",
     Cluster,
+    Reads,
     "Say why groups are where they are, or why they don't fit",
     RackExplain {
         id: None,
@@ -199,6 +202,7 @@ request!(
     WhatifReport,
     "whatif",
     Cluster,
+    Reads,
     "Say how many VMs of a kind fit, and what runs out first",
     RackWhatif {
         vm: VmSpec {

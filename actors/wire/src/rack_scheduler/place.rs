@@ -202,6 +202,7 @@ request!(
     Placement,
     "place",
     Cluster,
+    ChangesOnce,
     "Place VMs in groups, each with a home rack, and commit to it",
     RackPlace { ask: RackAsk::sample() },
     Placement::sample()
@@ -212,6 +213,7 @@ request!(
     PlanReport,
     "plan",
     Cluster,
+    Reads,
     "Say where VMs would go; nothing is changed",
     RackPlan { ask: RackAsk::sample() },
     PlanReport {

@@ -61,6 +61,7 @@ request!(
     Provided,
     "provide",
     Host,
+    Changes,
     "Ask a host to make VMs",
     RackProvide {
         placement: SAMPLE_ID.into(),
@@ -83,6 +84,7 @@ request!(
     Withdrawn,
     "withdraw",
     Host,
+    Changes,
     "Tell a host that VMs no longer belong to it",
     RackWithdraw {
         placement: SAMPLE_ID.into(),

@@ -31,6 +31,7 @@ request!(
     JobAccepted,
     "create",
     Host,
+    Changes,
     "Take a snapshot of all disks of a VM and of its definition",
     SnapshotCreate {
         vm: "web1".into(),

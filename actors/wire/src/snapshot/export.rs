@@ -51,6 +51,7 @@ request!(
     JobAccepted,
     "export",
     Host,
+    Changes,
     "Write a snapshot's disk as a new sparse file",
     SnapshotExport {
         id: SAMPLE_ID.into(),

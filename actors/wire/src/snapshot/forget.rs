@@ -33,6 +33,7 @@ request!(
     Forgotten,
     "forget",
     Host,
+    Changes,
     "Forget a snapshot",
     SnapshotForget {
         id: SAMPLE_ID.into(),

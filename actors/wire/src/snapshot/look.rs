@@ -100,6 +100,7 @@ request!(
     SnapshotListing,
     "ls",
     Host,
+    Reads,
     "List snapshots, oldest first",
     SnapshotList {
         vm: Some("web1".into()),
@@ -118,6 +119,7 @@ request!(
     SnapshotInfo,
     "show",
     Host,
+    Reads,
     "Show one snapshot",
     SnapshotShow {
         id: SAMPLE_ID.into(),
@@ -132,6 +134,7 @@ request!(
     DiffReport,
     "diff",
     Host,
+    Reads,
     "Compare two snapshots",
     SnapshotDiff {
         a: SAMPLE_ID.into(),

@@ -110,6 +110,7 @@ request!(
     JobAccepted,
     "restore",
     Host,
+    Changes,
     "Put a snapshot's disks back in place",
     sample_restore(),
     sample_accepted()
@@ -120,6 +121,7 @@ request!(
     JobAccepted,
     "plan",
     Host,
+    Changes,
     "What a restore would do",
     SnapshotPlan {
         restore: sample_restore()
@@ -132,6 +134,7 @@ request!(
     JobAccepted,
     "undo",
     Host,
+    Changes,
     "Return to what was before the last restore",
     SnapshotUndo {
         vm: "web1".into(),

@@ -41,6 +41,7 @@ request!(
     JobAccepted,
     "verify",
     Host,
+    Changes,
     "Check that snapshots can be restored",
     SnapshotVerify {
         id: None,

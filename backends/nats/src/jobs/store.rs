@@ -63,10 +63,14 @@ impl Inner {
             }
         }
         let named = new.request_id.is_some().then_some("");
-        let record = Record::accepted(id.clone(), new, &self.source.now());
-        if let Err(e) = self.queue.publish(&record, named).await {
+        let mut record = Record::accepted(id.clone(), new, &self.source.now());
+        let queued = match self.sign(&mut record) {
+            Ok(()) => self.queue.publish(&record, named).await.map(|_| ()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = queued {
             // whatever is not certain stays: the next submit under this id queues the same job
-            if matches!(e.kind, Kind::Busy | Kind::Invalid) {
+            if matches!(e.kind, Kind::Busy | Kind::Invalid | Kind::Denied) {
                 self.records.unname(&record.job).await;
             }
             return Err(e);
@@ -86,7 +90,8 @@ impl Inner {
         }
         let is_queued = known.forgotten || self.look_up(&known.job).await.map(|_| true).or_else(absent)?;
         if !is_queued {
-            let record = Record::accepted(known.job.clone(), new, &self.source.now());
+            let mut record = Record::accepted(known.job.clone(), new, &self.source.now());
+            self.sign(&mut record)?;
             self.queue.publish(&record, Some("")).await?;
         }
         Ok(Submitted {
@@ -240,8 +245,10 @@ impl Inner {
 
     async fn retry(&self, id: &JobId) -> Result<Job> {
         let (kept, revision) = self.look_up(id).await?;
+        self.intact(&kept.record)?;
         let mut after = kept.clone();
         after.record.retry(&self.source.now())?;
+        self.sign(&mut after.record)?;
         after.beats += 1;
         // the message first: it alone brings the job back; the record only says so sooner
         let again = format!(".{}", after.record.retries);

@@ -141,8 +141,27 @@ impl Inner {
                 let why = format!("{holder} was silent for {} ms", self.limits().lease_ms);
                 kept.record.lapse(&why, self.limits().deliveries_max, &now);
             }
-            Delivered::Retry => kept.record.retry(&now)?,
+            Delivered::Retry => {
+                // whoever asked for it again has signed that
+                kept.record.authority.clone_from(&arrived.authority);
+                if kept.record.retry(&now).is_err() {
+                    // what is done isn't done again, whatever a message says
+                    acknowledge(parcel).await;
+                    return Ok(Looked::Nothing);
+                }
+            }
             Delivered::Take => {}
+        }
+        if !kept.record.job.state.is_final()
+            && let Some(why) = self.disowned(&kept.record)
+        {
+            if meaning == Delivered::Retry {
+                // the job has ended, and that stays so
+                acknowledge(parcel).await;
+                return Ok(Looked::Nothing);
+            }
+            tracing::warn!(job = %id, error = %why, "a job that nobody stands behind was set aside");
+            kept.record.refuse(why, &now);
         }
         kept.message = sequence;
         kept.beats += 1;
@@ -171,7 +190,7 @@ impl Inner {
         Ok(Looked::Taken(Box::new(Taken { job, ticket })))
     }
 
-    /// A job whose worker is gone and that nobody gets: dead, or cancelled.
+    /// A job that nobody gets: its worker is gone, or nobody stands behind it. Dead, or cancelled.
     async fn set_aside(&self, kept: &Kept, revision: u64, parcel: &mut Option<Parcel>) -> Result<Looked> {
         let id = &kept.record.job.id;
         if kept.record.job.state == wire::job::JobState::Dead {
@@ -181,7 +200,7 @@ impl Inner {
             return Ok(Looked::Again);
         }
         lock(&self.watched).remove(id);
-        tracing::warn!(job = %id, state = kept.record.job.state.as_str(), "a job whose worker is gone was set aside");
+        tracing::warn!(job = %id, state = kept.record.job.state.as_str(), "a job was set aside");
         acknowledge(parcel).await;
         self.forget_old().await;
         Ok(Looked::Nothing)
