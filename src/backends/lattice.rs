@@ -87,7 +87,7 @@ pub async fn open(
     let membership = Membership::open(place, host, state.clone(), own_state.clone(), now).await?;
     membership.follow();
     let fleet = membership.fleet().clone();
-    let authority = Arc::new(SignedJobs::of(fleet.clone()));
+    let authority = Arc::new(SignedJobs::open(fleet.clone(), own_state.clone()).await?);
     let options = JobsOptions {
         limits: job_limits(config),
         ..JobsOptions::default()

@@ -118,6 +118,7 @@ impl Debug for Source {
 
 /// Who stands behind jobs, in a store that many hosts share: whoever queues a job signs it, whoever takes it looks before it
 /// begins.
+#[async_trait]
 pub trait Authority: Debug + Send + Sync + 'static {
     /// Puts its word on a job that is about to be queued, or queued again.
     ///
@@ -136,6 +137,10 @@ pub trait Authority: Debug + Send + Sync + 'static {
     /// # Errors
     /// Why it isn't; it is left as it is.
     fn intact(&self, record: &Record) -> std::result::Result<(), ErrorBody>;
+
+    /// A job has ended here, and its record says so: it is not to be begun again by that word, even when the servers forget the
+    /// record.
+    async fn ended(&self, record: &Record);
 }
 
 /// Which hosts may do a job.

@@ -101,7 +101,7 @@ impl Inner {
         })
     }
 
-    fn in_hand(&self, id: &JobId) -> Option<Arc<tokio::sync::Mutex<Held>>> {
+    pub(super) fn in_hand(&self, id: &JobId) -> Option<Arc<tokio::sync::Mutex<Held>>> {
         lock(&self.held).get(id).cloned()
     }
 
@@ -195,6 +195,9 @@ impl Inner {
         ended?;
         lock(&self.held).remove(&ticket.job);
         let job = held.kept.record.job.clone();
+        if let (true, Some(authority)) = (job.state.is_final(), &self.authority) {
+            authority.ended(&held.kept.record).await;
+        }
         // only now, that its end is durable
         let told = match job.state.is_final() {
             true => held.message.double_ack().await,

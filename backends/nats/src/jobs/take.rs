@@ -117,6 +117,10 @@ impl Inner {
             },
             worker,
         );
+        if kept.is_none() && self.in_hand(id).is_some() {
+            // somebody took its record away, and it is under way here all the same
+            return Ok(Looked::Nothing);
+        }
         let now = self.source.now();
         let mut kept = kept.unwrap_or_else(|| Kept {
             record: arrived.clone(),

@@ -152,15 +152,21 @@ async fn a_forged_job_never_runs() {
     // a person can't be brought to bless what nobody signed
     let error = one.jobs.retry(&renamed.job.id).await.unwrap_err();
     assert_eq!(error.kind, jobs::Kind::Denied, "{error}");
-    // and something honest behind all that, so that the queue is empty
-    let last = one.call("h1", &Grind { n: 2 }).await.unwrap().job;
-    one.is(&last, JobState::Done).await;
-    assert_eq!((one.ground(1), one.ground(2), one.ground(666)), (1, 1, 0));
     assert_eq!(
         one.jobs.show(&good).await.unwrap().state,
         JobState::Done,
         "what has ended stays so"
     );
+    // its record taken away, and its message put back: as the servers' owner could, or an old copy of their store
+    let taken_away = format!("$KV.windlass_jobs.job.{good}");
+    records.purge().filter(taken_away).await.unwrap();
+    put(&copy).await;
+    let dead = one.is(&good, JobState::Dead).await;
+    assert!(dead.error.unwrap().message.contains("heard before"));
+    // and something honest behind all that, so that the queue is empty
+    let last = one.call("h1", &Grind { n: 2 }).await.unwrap().job;
+    one.is(&last, JobState::Done).await;
+    assert_eq!((one.ground(1), one.ground(2), one.ground(666)), (1, 1, 0));
     one.leave().await;
 }
 

@@ -200,10 +200,11 @@ fn record(request: serde_json::Value) -> Record {
     Record::accepted(JobId("01J".into()), new, &now)
 }
 
-#[test]
-fn a_job_is_what_its_submitter_signed() {
+#[tokio::test]
+async fn a_job_is_what_its_submitter_signed() {
     let now = Turned::at(1_000_000);
-    let (submits, takes) = (SignedJobs::of(member(2, &now)), SignedJobs::of(member(1, &now)));
+    let (submits, own) = (SignedJobs::open(member(2, &now), state()).await.unwrap(), state());
+    let takes = SignedJobs::open(member(1, &now), own.clone()).await.unwrap();
     let mut good = record(json!({"vm": "web1", "n": 1.5}));
     assert!(takes.check(&good).is_err(), "unsigned");
     submits.sign(&mut good).unwrap();
@@ -237,6 +238,18 @@ fn a_job_is_what_its_submitter_signed() {
     now.advance(1);
     assert!(takes.check(&good).unwrap_err().hint.unwrap().contains("jobs retry"));
     assert_eq!(takes.intact(&good), Ok(()));
+
+    // once it has ended on a host it isn't begun there by the same word, also after a restart; a retry is another word
+    submits.sign(&mut good).unwrap();
+    assert_eq!(takes.check(&good), Ok(()));
+    takes.ended(&good).await;
+    let again = SignedJobs::open(member(1, &now), own).await.unwrap();
+    for host in [&takes, &again] {
+        assert_eq!(host.check(&good).unwrap_err().code, Code::Denied);
+    }
+    good.retries += 1;
+    submits.sign(&mut good).unwrap();
+    assert_eq!(again.check(&good), Ok(()));
 }
 
 fn order_key(name: &str) -> Key {

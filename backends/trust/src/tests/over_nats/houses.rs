@@ -168,7 +168,7 @@ impl World {
             shared.clone(),
             boot.clone(),
         ));
-        let authority = Arc::new(SignedJobs::of(fleet.clone()));
+        let authority = Arc::new(SignedJobs::open(fleet.clone(), own.clone()).await.unwrap());
         let jobs = JetstreamJobs::open_signed(&lattice, job_source(&clock), JobsOptions::default(), Some(authority));
         let jobs = Arc::new(jobs.await.unwrap());
         let state: Arc<dyn State> = Arc::new(SignedState::new(shared, own, fleet, &id(name), &["hosts/orders/"]));
