@@ -33,7 +33,9 @@ test: deps-test ## Everything: format, lints, doc tests, unit, property, kill an
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked $(CARGO_FLAGS) -- -D warnings
 	$(CARGO) test --workspace --doc --quiet --locked $(CARGO_FLAGS)
-	$(CARGO) nextest run --workspace --locked $(CARGO_FLAGS)
+	rm -rf target/said
+	WINDLASS_SAID=$(CURDIR)/target/said $(CARGO) nextest run --workspace --locked $(CARGO_FLAGS)
+	sh scripts/secrets.sh target/said
 	$(CARGO) nextest run --workspace --bin windlass --features windlass/example --locked $(EXAMPLE_FLAGS) $(CARGO_FLAGS) -E 'test(example)'
 
 lint: ## Format check and clippy, warnings are errors

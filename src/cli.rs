@@ -1,6 +1,8 @@
 //! The command line: parse, load the configuration, run the verb, print, exit with the code of its outcome.
 
 mod args;
+mod audit;
+mod gateway;
 mod hosts;
 mod house;
 mod job;
@@ -9,6 +11,7 @@ mod members;
 mod nouns;
 mod output;
 mod pages;
+mod permissions;
 mod progress;
 mod rack;
 mod settings;
@@ -179,6 +182,7 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
         Verb::Completions { shell } => return pages::completions(output, *shell),
         Verb::Man { dir } => return pages::man(output, dir.as_deref()),
         Verb::CheckConfig { file } => return settings::check(output, file.as_deref(), chosen, &around),
+        Verb::NatsPermissions(args) => return permissions::print(output, args),
         Verb::Demo(args) => return crate::demo::run(args).map(|()| ExitCode::SUCCESS),
         _ => {}
     }
@@ -194,6 +198,11 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
             .iter()
             .for_each(|w| output.remark(&format!("warning: {w}")));
     }
+    // before there is a second thread
+    let hardening = match serving {
+        true => crate::hardening::apply(&loaded.config, chosen.as_ref().map(|(path, _)| path.as_path())),
+        false => None,
+    };
     let read = read_again(cli.global.clone(), chosen, around.clone());
     let context = Context {
         output,
@@ -210,7 +219,7 @@ fn run(cli: Cli, output: Output) -> Result<ExitCode, ErrorBody> {
     let trace = runtime::next_step(around.var("TRACEPARENT"), &runtime::SystemClock::new());
     let command = async {
         match cli.verb {
-            Verb::Serve => crate::serve::run(&context.loaded, level, read)
+            Verb::Serve => crate::serve::run(&context.loaded, level, read, hardening)
                 .await
                 .map(|()| ExitCode::SUCCESS),
             other => runtime::Traced::command(trace).run(verb(&context, other)).await,
@@ -234,7 +243,14 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Send(args) => house::send(context, &args).await,
         Verb::Watch { filter, count } => house::watch(context, filter.as_deref(), count).await,
         Verb::Schema => house::schema(context),
-        Verb::Completions { .. } | Verb::Man { .. } | Verb::CheckConfig { .. } | Verb::Demo(_) | Verb::Serve => {
+        Verb::Audit(args) => audit::run(context, &args).await,
+        Verb::Gateway(verb) => gateway::run(context, &verb),
+        Verb::Completions { .. }
+        | Verb::Man { .. }
+        | Verb::CheckConfig { .. }
+        | Verb::NatsPermissions(_)
+        | Verb::Demo(_)
+        | Verb::Serve => {
             unreachable!("these ran before, each in a way of its own")
         }
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bus::{Bus, Events};
 use wire::subject::EventFilter;
-use wire::{Code, ErrorBody, Headers, HostId, Request, Subject};
+use wire::{Code, ErrorBody, Headers, HostId, Request, Role, Subject};
 
+use crate::audit::Caller;
 use crate::backends;
 use crate::gateway::client::{self, GatewayBus, Remote, Way};
 use crate::house::House;
@@ -20,6 +21,15 @@ pub struct Client {
     house: Option<House>,
     /// The public key of the host that answers, as its gateway tells it: over the servers nobody can be sure of it.
     member_key: Option<String>,
+}
+
+/// Who works in this process: whoever began it.
+fn ourselves() -> Caller {
+    Caller {
+        who: format!("uid {}", rustix::process::geteuid().as_raw()),
+        role: Role::Admin,
+        from: format!("this command, pid {}", std::process::id()),
+    }
 }
 
 impl Client {
@@ -102,23 +112,28 @@ impl Client {
     /// # Errors
     /// As the server answers, or the bus.
     pub async fn call<R: Request>(&self, request: &R) -> Result<R::Reply, ErrorBody> {
-        bus::call(&*self.bus, &self.host, request, self.headers()).await
+        self.call_once(request, None).await
     }
     /// Asks, with an idempotency key.
     ///
     /// # Errors
     /// As the server answers, or the bus.
     pub async fn call_once<R: Request>(&self, request: &R, request_id: Option<String>) -> Result<R::Reply, ErrorBody> {
-        bus::call(
-            &*self.bus,
-            &self.host,
-            request,
-            Headers {
-                request_id,
-                ..self.headers()
-            },
-        )
-        .await
+        let headers = Headers {
+            request_id,
+            ..self.headers()
+        };
+        let answer = bus::call(&*self.bus, &self.host, request, headers).await;
+        if let Some(house) = &self.house
+            && let Ok(subject) = R::subject(&self.host)
+        {
+            let said = serde_json::to_vec(request).unwrap_or_default();
+            let ended = answer.as_ref().map(|_| ());
+            house
+                .audit()
+                .note_request(&ourselves(), &subject, &said, bus::trace::current(), ended);
+        }
+        answer
     }
     /// Asks with any JSON.
     ///
@@ -130,7 +145,13 @@ impl Client {
         request: &serde_json::Value,
         headers: Headers,
     ) -> Result<serde_json::Value, ErrorBody> {
-        bus::call_json(&*self.bus, subject, request, headers).await
+        let answer = bus::call_json(&*self.bus, subject, request, headers).await;
+        if let Some(house) = &self.house {
+            let (said, ended) = (request.to_string(), answer.as_ref().map(|_| ()));
+            let audit = house.audit();
+            audit.note_request(&ourselves(), subject, said.as_bytes(), bus::trace::current(), ended);
+        }
+        answer
     }
     /// Hears events from now on.
     ///

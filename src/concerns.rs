@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use config::Config;
+use confine::Capability;
 use futures::future::BoxFuture;
 use rack_scheduler::actor::{OverBus, RackScheduler};
 use rack_scheduler::engine::{Scheduler, Settings};
@@ -12,6 +13,7 @@ use snapshot::job::Tools;
 use wire::ErrorBody;
 
 use crate::backends::{self, Ports};
+use crate::hardening::Needs;
 use crate::house::Parts;
 
 /// One concern.
@@ -25,6 +27,10 @@ pub struct Row {
     pub about: &'static str,
     /// Its verbs also run without a daemon.
     pub one_shot: bool,
+    /// What it needs of the system; the daemon gives up the rest.
+    pub needs: Needs,
+    /// Below this the hosts of a fleet share what it knows; `windlass nats-permissions` lets them write there.
+    pub shared_state: Option<&'static str>,
     /// Starts it: from the ports, and from the configuration of the day.
     pub spawn: fn(Parts) -> BoxFuture<'static, Result<(), ErrorBody>>,
 }
@@ -36,6 +42,16 @@ pub static TABLE: &[Row] = &[
         noun: "snapshot",
         about: "Take, look at, restore and forget snapshots of VMs",
         one_shot: true,
+        needs: Needs {
+            // disks belong to the users of hypervisors; a disk that somebody holds open is refused
+            capabilities: &[
+                Capability::DacOverride,
+                Capability::DacReadSearch,
+                Capability::SysPtrace,
+            ],
+            disks: true,
+        },
+        shared_state: None,
         spawn: |parts| parts.start(|ports, config| Snapshot::new(tools(ports, config))),
     },
     Row {
@@ -43,6 +59,8 @@ pub static TABLE: &[Row] = &[
         noun: "rack",
         about: "Place many VMs in groups, each with a home rack",
         one_shot: true,
+        needs: Needs::NOTHING,
+        shared_state: Some("rack_scheduler"),
         spawn: |parts| {
             let first = scheduler(&parts);
             parts.start(move |ports, config| RackScheduler::new(of_today(&first, ports, config)))
@@ -54,6 +72,8 @@ pub static TABLE: &[Row] = &[
         noun: "echo",
         about: "Say back what is said: CONTRIBUTING's example",
         one_shot: true,
+        needs: Needs::NOTHING,
+        shared_state: None,
         spawn: |parts| parts.start(|ports, config| echo::actor::Echo::new(&ports.announcer, &config.echo)),
     },
 ];

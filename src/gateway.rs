@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `connection` takes connections and keeps their limits; `guard` decides who may speak over TCP; `server` is the thin layer
-//! between HTTP and the bus. Headers of a request travel as HTTP headers of the same names. The HTTP status follows from
+//! between HTTP and the bus; `tokens` are those of people, each with a role. Headers of a request travel as HTTP headers of the same names. The HTTP status follows from
 //! the answer's code, which is what counts.
 //!
 //! What is absent: no TCP without a token, no TLS (a proxy has it), no second way to a concern (everything goes over the bus;
@@ -25,6 +25,7 @@ mod metrics;
 pub mod server;
 pub mod socket;
 mod sse;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 use wire::{Code, HostId};

@@ -1,5 +1,6 @@
 //! The house: ports, runtime and the concerns of THE TABLE, put together for the daemon and for a single command alike.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use runtime::{Clock, Concern, HostsOptions, HouseOptions, Recover, Restart, SystemClock};
 use wire::ErrorBody;
-use wire::house::StatusReply;
+use wire::house::{Hardening, StatusReply};
 
+use crate::audit::{Audit, AuditBook};
 use crate::backends::{self, Ports};
 use crate::{concerns, host_facts};
 
@@ -90,6 +92,7 @@ impl Parts {
 #[derive(Debug, Clone)]
 pub struct House {
     parts: Parts,
+    audit: Audit,
 }
 
 impl House {
@@ -105,7 +108,7 @@ impl House {
             watch.start().await?;
         }
         if let Some(membership) = &house.parts.ports.membership {
-            backends::members::tell(membership, house.parts.ports.announcer.clone());
+            backends::members::tell(membership, house.parts.ports.announcer.clone(), house.audit.clone());
         }
         Ok(house)
     }
@@ -142,11 +145,23 @@ impl House {
             hosts,
         })
         .await?;
+        let audit = Audit::open(ports.own_state.clone(), ports.announcer.clone()).await?;
+        if let Some(lattice) = &ports.lattice {
+            audit.follow_refusals(lattice);
+            if !config.nats.server_log.is_empty() {
+                lattice.follow_server_log(Path::new(&config.nats.server_log));
+            }
+        }
         let parts = Parts {
             house,
             ports,
             today: Today::new(config.clone()),
         };
+        let book = audit.clone();
+        parts
+            .house
+            .start(parts.limits(), move || AuditBook(book.clone()))
+            .await?;
         for row in concerns::TABLE
             .iter()
             .filter(|row| role == Role::Daemon || row.one_shot)
@@ -154,7 +169,15 @@ impl House {
             (row.spawn)(parts.clone()).await?;
             tracing::debug!(concern = row.name, "started");
         }
-        Ok(Self { parts })
+        Ok(Self { parts, audit })
+    }
+    /// Says in the status what this process gave up.
+    pub fn say_hardening(&self, hardening: Hardening) {
+        self.parts.house.say_hardening(hardening);
+    }
+    /// Who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
     /// The configuration of the day.
     pub fn config(&self) -> Arc<Config> {
@@ -223,10 +246,10 @@ impl House {
     }
     /// Ends in good order within `runtime.drain_timeout_s`; returns how many concerns and jobs were not finished in time.
     pub async fn drain(&self) -> usize {
-        self.parts
-            .house
-            .drain(Duration::from_secs(self.config().runtime.drain_timeout_s))
-            .await
+        let timeout = Duration::from_secs(self.config().runtime.drain_timeout_s);
+        let left = self.parts.house.drain(timeout).await;
+        self.audit.flush().await;
+        left
     }
     /// Ends a single command's house; the state directory is free when this returns.
     pub async fn stop(self) {

@@ -6,15 +6,17 @@
 //!                                                                                              house -> concerns
 //! ```
 //!
-//! [`concerns`] is THE TABLE: one row a concern. [`backends`] turns configuration into ports. [`house`] puts them together,
+//! [`audit`] keeps who did what. [`concerns`] is THE TABLE: one row a concern. [`backends`] turns configuration into ports. [`house`] puts them together,
 //! for the daemon and for a single command alike.
 
+mod audit;
 mod backends;
 mod cli;
 mod client;
 mod concerns;
 mod demo;
 mod gateway;
+mod hardening;
 mod host_facts;
 mod house;
 mod log;

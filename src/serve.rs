@@ -3,6 +3,7 @@
 use config::Loaded;
 use tokio::sync::watch;
 use wire::ErrorBody;
+use wire::house::Hardening;
 
 use crate::gateway::{server, socket};
 use crate::house::{House, Role};
@@ -14,7 +15,7 @@ use crate::signals::{Hangups, StopSignals};
 ///
 /// # Errors
 /// `conflict` when another process holds the state or answers at the socket; what a concern says that can't start.
-pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), ErrorBody> {
+pub async fn run(loaded: &Loaded, level: LogLevel, read: Read, hardening: Option<Hardening>) -> Result<(), ErrorBody> {
     let config = &loaded.config;
     let (mut signals, mut hangups) = (StopSignals::new()?, Hangups::new()?);
     for finding in &loaded.warnings {
@@ -29,6 +30,9 @@ pub async fn run(loaded: &Loaded, level: LogLevel, read: Read) -> Result<(), Err
             return Ok(());
         }
     };
+    if let Some(hardening) = hardening {
+        house.say_hardening(hardening);
+    }
     let (listener, bound) = match socket::bind(&config.gateway.socket).await {
         Ok(bound) => bound,
         Err(error) => {

@@ -17,6 +17,8 @@ pub struct Gateway {
     pub public_name: String,
     /// The file with the token that callers of that address must show.
     pub token_file: PathBuf,
+    /// The file with the tokens of people, each with a name and a role.
+    pub tokens_file: PathBuf,
     /// Connections at once, on the socket and on the address each.
     pub connections_max: u64,
     /// Time for a request's head, and for each wait of a connection.
@@ -56,7 +58,13 @@ pub(crate) static SECTION: Section = Section {
             path: "gateway.token_file",
             kind: KeyType::Path,
             preset: Preset::Derived("gateway.token in state_dir"),
-            about: "The token that callers of gateway.listen must show: 32 to 4096 visible characters in a file that only its owner can read.",
+            about: "A token of an admin, for callers of gateway.listen: 32 to 4096 visible characters in a file that only its owner can read. Needn't be there when tokens_file has tokens.",
+        },
+        Key {
+            path: "gateway.tokens_file",
+            kind: KeyType::Path,
+            preset: Preset::Derived("gateway.tokens in state_dir"),
+            about: "Tokens of people for callers of gateway.listen, each with a name and a role, as `windlass gateway token add` writes them: only what they hash to. Read again when it changes.",
         },
         Key {
             path: "gateway.connections_max",

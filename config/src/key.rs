@@ -53,6 +53,10 @@ pub enum KeyType {
     Word,
     /// An absolute path, or nothing.
     PathOrEmpty,
+    /// Absolute paths with commas between, or nothing.
+    Paths,
+    /// Where a secret is: an absolute path, `env:NAME`, `credential:NAME`, or nothing.
+    SecretOrEmpty,
     /// URLs of NATS servers, with commas between.
     NatsServers,
     /// A repository's URL, or an absolute path of a local one.
@@ -106,6 +110,8 @@ impl KeyType {
             Self::Path => "an absolute path".into(),
             Self::Word => "a word of at most 512 plain characters without spaces".into(),
             Self::PathOrEmpty => "an absolute path, or nothing".into(),
+            Self::Paths => "absolute paths with commas between, or nothing".into(),
+            Self::SecretOrEmpty => "an absolute path, env:NAME, credential:NAME, or nothing; never the secret itself".into(),
             Self::NatsServers => "nats://HOST:PORT or tls://HOST:PORT, with commas between".into(),
             Self::RepoUrl => {
                 "a repository: file:///…, s3://bucket/…, gs://bucket/…, az://container/…, memory://… or an absolute path"

@@ -23,6 +23,7 @@ mod echo;
 mod error;
 mod file;
 mod gateway;
+mod hardening;
 mod host;
 mod key;
 mod load;
@@ -52,6 +53,7 @@ pub use echo::Echo;
 pub use error::{ConfigError, Kind};
 pub use file::{FileText, choose_file, read_file};
 pub use gateway::Gateway;
+pub use hardening::{Hardening, OnOff, Programs};
 pub use host::{Host, Surroundings};
 pub use key::{Key, KeyType, Preset, Reload, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
@@ -91,6 +93,8 @@ pub struct Config {
     pub rack_scheduler: RackScheduler,
     /// The HTTP gateway.
     pub gateway: Gateway,
+    /// What the daemon gives up.
+    pub hardening: Hardening,
     /// The example of CONTRIBUTING.md.
     #[cfg(feature = "example")]
     pub echo: Echo,
@@ -111,6 +115,7 @@ static SECTIONS: &[&Section] = &[
     &snapshot::SECTION,
     &rack_scheduler::SECTION,
     &gateway::SECTION,
+    &hardening::SECTION,
     #[cfg(feature = "example")]
     &echo::SECTION,
 ];

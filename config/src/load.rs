@@ -193,6 +193,7 @@ fn presets(surroundings: &Surroundings, said: &Layer) -> Layer {
             "bus.mode" => if names_servers { "nats" } else { "embedded" }.to_owned(),
             "gateway.socket" => format!("{}/windlass.sock", state_dir.trim_end_matches('/')),
             "gateway.token_file" => format!("{}/gateway.token", state_dir.trim_end_matches('/')),
+            "gateway.tokens_file" => format!("{}/gateway.tokens", state_dir.trim_end_matches('/')),
             "repo.url" => value::file_url(&format!("{}/repo", state_dir.trim_end_matches('/'))),
             "repo.cache_dir" => surroundings.cache_dir().to_string_lossy().into_owned(),
             // a test loads every key, so that a new derived one can't be forgotten here

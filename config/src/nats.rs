@@ -15,6 +15,10 @@ pub struct Nats {
     pub nkey_file: String,
     /// A `.creds` file; or nothing.
     pub creds_file: String,
+    /// The person whose credentials these are; or nothing: a host's.
+    pub person: String,
+    /// The log of a server on this host; or nothing.
+    pub server_log: String,
     /// The authority of the servers' certificates; or nothing.
     pub ca_file: String,
     /// Our certificate; or nothing.
@@ -68,21 +72,33 @@ pub(crate) static SECTION: Section = Section {
         },
         Key {
             path: "nats.user_file",
-            kind: KeyType::PathOrEmpty,
+            kind: KeyType::SecretOrEmpty,
             preset: Preset::Text(""),
-            about: "A file of two lines, user and password. At most one of user_file, nkey_file and creds_file.",
+            about: "Where two lines are, user and password: a file, env:NAME, or credential:NAME (of systemd). At most one of user_file, nkey_file and creds_file.",
         },
         Key {
             path: "nats.nkey_file",
-            kind: KeyType::PathOrEmpty,
+            kind: KeyType::SecretOrEmpty,
             preset: Preset::Text(""),
-            about: "A file with the seed of an nkey (SU...).",
+            about: "Where the seed of an nkey (SU...) is: a file, env:NAME, or credential:NAME.",
         },
         Key {
             path: "nats.creds_file",
+            kind: KeyType::SecretOrEmpty,
+            preset: Preset::Text(""),
+            about: "Where a .creds file, with a JWT and its seed, is: a file, env:NAME, or credential:NAME.",
+        },
+        Key {
+            path: "nats.person",
+            kind: KeyType::TokenOrEmpty,
+            preset: Preset::Text(""),
+            about: "The name of the person whose credentials these are, for verbs: `windlass nats-permissions --person NAME` gives a person's own subjects. Empty: the host's.",
+        },
+        Key {
+            path: "nats.server_log",
             kind: KeyType::PathOrEmpty,
             preset: Preset::Text(""),
-            about: "A .creds file with a JWT and its seed.",
+            about: "The log of a NATS server that runs on this host: whom it refuses is noted in the audit, for a server tells nobody else. Empty: none.",
         },
         Key {
             path: "nats.ca_file",

@@ -70,6 +70,7 @@ fn line(key: &Key) -> String {
                 "repo.url" => "file:///var/lib/windlass/repo",
                 "gateway.socket" => "/var/lib/windlass/windlass.sock",
                 "gateway.token_file" => "/var/lib/windlass/gateway.token",
+                "gateway.tokens_file" => "/var/lib/windlass/gateway.tokens",
                 "repo.cache_dir" => "/var/cache/windlass",
                 other => unreachable!("no example of {other}"),
             }

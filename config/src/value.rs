@@ -43,7 +43,11 @@ pub(crate) fn from_text(key: &Key, text: &str, working_dir: &Path) -> Result<Val
             Ok(number) => from_integer(key, number),
             Err(_) => Err(wrong(key, text)),
         },
-        KeyType::Path | KeyType::PathOrEmpty => string(key, &working_dir.join(text).to_string_lossy()),
+        // what is no place may be the secret itself, and would be said as a path
+        KeyType::SecretOrEmpty if !text.starts_with("./") && !text.starts_with("../") => string(key, text),
+        KeyType::Path | KeyType::PathOrEmpty | KeyType::SecretOrEmpty => {
+            string(key, &working_dir.join(text).to_string_lossy())
+        }
         KeyType::RepoUrl if !text.contains("://") => string(key, &working_dir.join(text).to_string_lossy()),
         _ => string(key, text),
     }
@@ -80,6 +84,12 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
         KeyType::Path => Path::new(text).is_absolute(),
         KeyType::Word => text.len() <= 512 && text.bytes().all(|b| b.is_ascii_graphic()),
         KeyType::PathOrEmpty => text.is_empty() || Path::new(text).is_absolute(),
+        KeyType::Paths => text.is_empty() || text.split(',').all(|path| Path::new(path.trim()).is_absolute()),
+        // the text is not repeated: somebody may have put the secret here
+        KeyType::SecretOrEmpty if !is_reference(text) => {
+            return Err(format!("{}: wanted is {}", key.path, key.kind.wanted()));
+        }
+        KeyType::SecretOrEmpty => true,
         KeyType::NatsServers => return nats_servers(key, text),
         KeyType::RepoUrl => return repo_url(key, text),
         KeyType::LogFilter => !text.is_empty() && text.split(',').all(is_directive),
@@ -95,6 +105,20 @@ pub(crate) fn string(key: &Key, text: &str) -> Result<Value, String> {
     } else {
         Err(wrong(key, text))
     }
+}
+
+/// As `secret::Reference` reads it; this crate knows nothing of secrets.
+fn is_reference(text: &str) -> bool {
+    let is_name = |name: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        !name.is_empty() && name.len() <= 255 && name.bytes().all(fits)
+    };
+    let named = text.split_once(':').filter(|_| is_named(text));
+    text.is_empty() || named.is_some_and(|(_, name)| is_name(name)) || Path::new(text).is_absolute()
+}
+
+fn is_named(text: &str) -> bool {
+    ["env:", "credential:"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// Labels that a host may have.

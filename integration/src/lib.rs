@@ -8,6 +8,7 @@
 //! - [`s3_server`]: Garage and `rclone serve s3`
 //! - [`azurite`]: Microsoft's emulator of Azure Blob Storage
 //! - [`qemu`]: QEMU's tools, VMs that hold a disk, loop devices
+//! - [`secrets`]: secrets that tests plant, and the look for them in what a run wrote
 //! - [`scratch`]: directories that go away, also on panic
 //! - [`tree`]: what a directory holds, to compare before and after
 //! - [`limits`]: places that are full, or may not be written, also for root
@@ -31,6 +32,7 @@ pub mod qemu;
 mod random;
 pub mod s3_server;
 pub mod scratch;
+pub mod secrets;
 pub mod tree;
 
 pub use random::Random;

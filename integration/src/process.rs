@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 
 use crate::netns::Namespace;
+use crate::secrets;
 
 /// A run that takes longer is killed and is an error.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(300);
@@ -148,6 +149,8 @@ impl Windlass {
             ("WINDLASS_STATE_DIR".into(), state_dir.into()),
             // root's would be the machine's own
             ("WINDLASS_REPO__CACHE_DIR".into(), home.join("cache").into()),
+            // for who looks for it afterwards; whoever needs a key names its own
+            ("AWS_SECRET_ACCESS_KEY".into(), secrets::planted("aws").into()),
             ("HOME".into(), home.clone().into()),
             ("XDG_CONFIG_HOME".into(), home.join("config").into()),
             ("XDG_STATE_HOME".into(), home.join("state").into()),
@@ -371,7 +374,9 @@ impl Running {
 
     fn said(&mut self) -> (String, String) {
         let all = |thread: Option<JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
-        (all(self.stdout.take()), all(self.stderr.take()))
+        let (stdout, stderr) = (all(self.stdout.take()), all(self.stderr.take()));
+        secrets::keep(&[&stdout, &stderr]);
+        (stdout, stderr)
     }
 }
 
@@ -380,6 +385,9 @@ impl Drop for Running {
         // Both fail when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.stdout.is_some() || self.stderr.is_some() {
+            let _ = self.said();
+        }
     }
 }
 

@@ -70,6 +70,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        crate::secrets::look_through(&self.path);
         if std::env::var_os("WINDLASS_TEST_KEEP").is_some()
             && let Some(directory) = self.directory.take()
         {

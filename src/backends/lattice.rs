@@ -9,12 +9,13 @@ use bytes::Bytes;
 use config::{BusMode, Config};
 use nats::{Credentials, Identity, JetstreamJobs, JobsOptions, Lattice, NatsBus, NatsState, Settings, Tls};
 use runtime::{Announcer, Clock};
+use secret::Reference;
 use state::{Key, State};
 use trust::{
     Belonging, Book, Bounds, Fleet, Identity as Secret, Membership, Place, SignedBus, SignedJobs, SignedState, Token,
 };
 use wire::house::DataLost;
-use wire::{Code, ErrorBody};
+use wire::{Code, ErrorBody, PersonId, Sender};
 
 use super::{Ports, Shared};
 
@@ -35,18 +36,24 @@ pub fn mode_shown(mode: BusMode) -> &'static str {
     }
 }
 
-fn settings(config: &Config, name: String) -> Settings {
+fn settings(config: &Config, name: String, party: Option<Sender>) -> Settings {
     let nats = &config.nats;
     let file = |path: &String| (!path.is_empty()).then(|| PathBuf::from(path));
-    let credentials = match (file(&nats.user_file), file(&nats.nkey_file), file(&nats.creds_file)) {
-        (Some(path), ..) => Credentials::UserFile(path),
-        (_, Some(path), _) => Credentials::NkeyFile(path),
-        (.., Some(path)) => Credentials::CredsFile(path),
+    let secret = |text: &String| Reference::parse(text);
+    let credentials = match (
+        secret(&nats.user_file),
+        secret(&nats.nkey_file),
+        secret(&nats.creds_file),
+    ) {
+        (Some(place), ..) => Credentials::UserFile(place),
+        (_, Some(place), _) => Credentials::NkeyFile(place),
+        (.., Some(place)) => Credentials::CredsFile(place),
         _ => Credentials::None,
     };
     Settings {
         servers: nats.server_list(),
         name,
+        party,
         credentials,
         tls: Tls {
             ca_file: file(&nats.ca_file),
@@ -78,7 +85,8 @@ pub async fn open(
     own_state: &Arc<dyn State>,
     patience: Option<Duration>,
 ) -> Result<Shared, ErrorBody> {
-    let lattice = Lattice::connect(settings(config, config.host_id.to_string()), patience).await?;
+    let us = Sender::Host(config.host_id.clone());
+    let lattice = Lattice::connect(settings(config, config.host_id.to_string(), Some(us)), patience).await?;
     let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
     let (now, host) = (state.fleet_now(), &config.host_id);
@@ -125,7 +133,10 @@ pub fn job_limits(config: &Config) -> jobs::Limits {
 /// # Errors
 /// As [`open`].
 pub async fn ask(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Bus>, ErrorBody> {
-    let settings = settings(config, format!("{} (a verb)", config.host_id));
+    // a host's credentials are good for its own verbs, whatever host they ask
+    let person = PersonId::new(&config.nats.person).ok().map(Sender::Person);
+    let us = person.unwrap_or_else(|| Sender::Host(config.host_id.clone()));
+    let settings = settings(config, format!("{} (a verb)", config.host_id), Some(us));
     let lattice = Lattice::connect(settings, Some(VERB_PATIENCE)).await?;
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
     let me = whose_place(config);
@@ -155,7 +166,11 @@ fn whose_place(config: &Config) -> Option<(wire::Sender, Secret)> {
 /// # Errors
 /// As [`trust::join()`], and [`open`].
 pub async fn join(config: &Config, clock: &Arc<dyn Clock>, token: Token) -> Result<Belonging, ErrorBody> {
-    let settings = settings(config, format!("{} (joins)", config.host_id));
+    let settings = settings(
+        config,
+        format!("{} (joins)", config.host_id),
+        Some(token.member.clone()),
+    );
     let lattice = Lattice::connect(settings, Some(VERB_PATIENCE)).await?;
     let state = NatsState::open(&lattice, runtime::state_clock(clock)).await?;
     let place = Place::at(&config.state_dir);

@@ -11,6 +11,8 @@ use trust::{Refusal, Refused};
 use wire::ErrorBody;
 use wire::members::{HostMembership, HostRefused, HostRevoke, HostRevoked, HostToken, HostTokenGranted};
 
+use crate::audit::Audit;
+
 /// Refusals that may wait to be told; those beyond are counted by the metrics alone.
 const REFUSALS_MAX: usize = 256;
 /// A reason is told at most this often.
@@ -44,16 +46,16 @@ impl runtime::Membership for Members {
 }
 
 /// Tells everybody of what this host refuses, as long as the process lives.
-pub fn tell(membership: &trust::Membership, announcer: Announcer) {
+pub fn tell(membership: &trust::Membership, announcer: Announcer, audit: Audit) {
     let (sender, refusals) = mpsc::channel(REFUSALS_MAX);
     membership.fleet().tell_to(Box::new(move |refused| {
         // the metrics have counted it
         let _full = sender.try_send(refused);
     }));
-    tokio::spawn(tell_on(refusals, announcer));
+    tokio::spawn(tell_on(refusals, announcer, audit));
 }
 
-async fn tell_on(mut refusals: mpsc::Receiver<Refused>, announcer: Announcer) {
+async fn tell_on(mut refusals: mpsc::Receiver<Refused>, announcer: Announcer, audit: Audit) {
     while let Some(first) = refusals.recv().await {
         let mut told: BTreeMap<Refusal, (Refused, u64)> = BTreeMap::new();
         let mut refused = Some(first);
@@ -63,6 +65,9 @@ async fn tell_on(mut refusals: mpsc::Receiver<Refused>, announcer: Announcer) {
             refused = refusals.try_recv().ok();
         }
         for (reason, (last, count)) in told {
+            let claimed = last.claimed.as_deref().unwrap_or("unknown");
+            let why = format!("{}: {reason}", reason.as_str());
+            audit.note_denied(claimed, "NATS", &last.what, &why, count);
             announcer.announce(event(&announcer, reason, last, count)).await;
         }
         tokio::time::sleep(TOLD_EVERY).await;

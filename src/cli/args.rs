@@ -150,6 +150,14 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// The gateway's tokens
+    #[command(subcommand)]
+    Gateway(GatewayVerb),
+    /// Who did what through this host, and who was refused
+    Audit(AuditArgs),
+    /// Print what a host, or a person, may do on the NATS servers: for their configuration
+    #[command(long_about = PERMISSIONS_LONG)]
+    NatsPermissions(PermissionsArgs),
     /// Print the wire as AsyncAPI 3 with JSON Schemas
     Schema,
     /// Print a script that completes windlass's verbs in a shell
@@ -162,6 +170,91 @@ pub enum Verb {
         /// The directory
         dir: Option<PathBuf>,
     },
+}
+
+/// `windlass gateway ...`
+#[derive(Debug, Subcommand)]
+pub enum GatewayVerb {
+    /// Tokens of people, each with a role, for callers of gateway.listen
+    #[command(subcommand)]
+    Token(TokenVerb),
+}
+
+/// `windlass gateway token ...`
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make a token for a person, and print it: only what it hashes to is kept
+    Add {
+        /// The person's name, which stands in the audit
+        name: wire::PersonId,
+        /// What they may do: viewer, operator or admin
+        #[arg(long, value_name = "ROLE")]
+        role: wire::Role,
+    },
+    /// Who has a token, and their roles
+    Ls,
+    /// Remove a person's token; it is worth nothing from then on
+    Rm {
+        /// The person's name
+        name: wire::PersonId,
+    },
+}
+
+/// `windlass audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Only what was denied
+    #[arg(long)]
+    pub denied: bool,
+    /// At most this many, newest last
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// Go on with what happens now, on all hosts
+    #[arg(long)]
+    pub follow: bool,
+}
+
+const PERMISSIONS_LONG: &str = "\
+Print what a host, or a person, may do on the NATS servers: for their configuration.
+
+The servers then let it publish and hear what it needs and nothing else (docs/security.md). As `server-conf` it is a user for
+`authorization.users`, or for the `users` of an account; as `jwt` it is a user of an account of a server in operator mode.";
+
+/// `windlass nats-permissions`
+#[derive(Debug, Args)]
+pub struct PermissionsArgs {
+    /// The host
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "person",
+        conflicts_with = "person"
+    )]
+    pub host: Option<wire::HostId>,
+    /// The person
+    #[arg(long, value_name = "NAME", requires = "role")]
+    pub person: Option<wire::PersonId>,
+    /// What the person may do: viewer, operator or admin
+    #[arg(long, value_name = "ROLE", requires = "person")]
+    pub role: Option<wire::Role>,
+    /// In which form
+    #[arg(long, value_enum, default_value_t = PermissionsFormat::ServerConf, value_name = "FORM")]
+    pub format: PermissionsFormat,
+    /// The public nkey (U...) that they show, in place of a password; a signed JWT is for it
+    #[arg(long, value_name = "KEY")]
+    pub nkey: Option<String>,
+    /// With jwt: the file with the seed of the account's key (SA...), which signs; without it the claims are printed
+    #[arg(long, value_name = "FILE", requires = "nkey")]
+    pub sign_with: Option<PathBuf>,
+}
+
+/// How permissions are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PermissionsFormat {
+    /// A user in nats-server's configuration
+    ServerConf,
+    /// A user's JWT, or its claims
+    Jwt,
 }
 
 /// `windlass config ...`

@@ -102,14 +102,24 @@ pub fn job(job: &Job) -> String {
 
 /// `windlass status`
 pub fn status(s: &StatusReply) -> String {
-    let head = pairs([
+    let mut head = vec![
         ("host", s.host.to_string()),
         ("version", s.version.clone()),
         ("process", format!("{}, since {}", s.pid, time(&s.started_at))),
         ("mode", s.mode.clone()),
         ("state", s.state_dir.clone()),
         ("open jobs", count(s.jobs_open)),
-    ]);
+    ];
+    match &s.hardening {
+        None => head.push(("hardening", "off".into())),
+        Some(h) => head.extend([
+            ("no_new_privs", if h.no_new_privs { "on".into() } else { "off".into() }),
+            ("seccomp", one_line(&h.seccomp)),
+            ("Landlock", one_line(&h.landlock)),
+            ("capabilities", one_line(&h.capabilities.join(", "))),
+        ]),
+    }
+    let head = pairs(head);
     let mut table = Table::new()
         .text("CONCERN")
         .text("STATE")

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +19,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
+use wire::Role;
+
+use crate::audit::Caller;
 
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
@@ -34,26 +37,58 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
+/// Where a caller is.
+#[derive(Debug, Clone)]
+pub(super) struct Peer(pub(super) String);
+
 /// Takes connections.
 pub(super) trait Listen: Send {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Arrival)>> + Send;
+}
+
+/// What is known of who connected.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    peer: Peer,
+    /// On the socket, where the system says who it is and the file's mode that they may.
+    caller: Option<Caller>,
 }
 
 impl Listen for UnixListener {
     type Stream = tokio::net::UnixStream;
-    async fn accept(&mut self) -> io::Result<Self::Stream> {
-        Ok(UnixListener::accept(self).await?.0)
+    async fn accept(&mut self) -> io::Result<(Self::Stream, Arrival)> {
+        let stream = UnixListener::accept(self).await?.0;
+        let who = stream.peer_cred();
+        let from = match who.as_ref().ok().and_then(tokio::net::unix::UCred::pid) {
+            Some(pid) => format!("socket, pid {pid}"),
+            None => "socket".to_owned(),
+        };
+        let caller = Caller {
+            who: who.map_or_else(|_| "unknown".to_owned(), |who| format!("uid {}", who.uid())),
+            role: Role::Admin,
+            from: from.clone(),
+        };
+        let peer = Peer(from);
+        Ok((
+            stream,
+            Arrival {
+                peer,
+                caller: Some(caller),
+            },
+        ))
     }
 }
 
 impl Listen for TcpListener {
     type Stream = tokio::net::TcpStream;
-    async fn accept(&mut self) -> io::Result<Self::Stream> {
-        let (stream, _) = TcpListener::accept(self).await?;
+    async fn accept(&mut self) -> io::Result<(Self::Stream, Arrival)> {
+        let (stream, address) = TcpListener::accept(self).await?;
         // answers are small, and callers wait for them
         let _slower_without = stream.set_nodelay(true);
-        Ok(stream)
+        // without the port, which is another one each time
+        let peer = Peer(address.ip().to_string());
+        Ok((stream, Arrival { peer, caller: None }))
     }
 }
 
@@ -73,8 +108,13 @@ pub(super) async fn serve(mut listener: impl Listen, router: Router, limits: Lim
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(stream) => {
-                let connection = one(stream, router.clone(), limits.idle, stopping.clone());
+            Ok((stream, from)) => {
+                let mut router = router.clone();
+                if let Some(caller) = from.caller {
+                    router = router.layer(Extension(caller));
+                }
+                let router = router.layer(Extension(from.peer));
+                let connection = one(stream, router, limits.idle, stopping.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);

@@ -5,29 +5,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bus::{Bus, Events};
+use axum::{Extension, Router};
+use bus::{Bus, Events, Received};
 use bytes::Bytes;
 use futures::stream;
 use runtime::{Slot, Slots, Traced, next_step};
 use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use wire::audit::AuditAction;
 use wire::house::ConcernState;
 use wire::subject::EventFilter;
-use wire::{Answer, Code, ErrorBody, Headers, Subject};
+use wire::trace::TraceContext;
+use wire::{Answer, Code, ErrorBody, Headers, Role, Subject, Topic};
 
 use super::blob::{self, Blob, BlobName};
 use super::connection::{self, Limits};
-use super::guard::{self, Guard, read_token};
+use super::guard::{self, Guard, Tokens, may};
 use super::metrics::{self, Figures};
 use super::{BLOB_PATH, EVENTS_PATH, HOST_PATH, HostInfo, REQUEST_PATH, http_status, sse};
+use crate::audit::Caller;
 use crate::house::House;
 
 /// A comment is sent to quiet followers this often, so that a broken connection shows.
@@ -86,7 +89,7 @@ impl Doors {
         if config.listen.is_empty() {
             return Ok(socket.into());
         }
-        let token = read_token(&config.token_file)?;
+        let tokens = Tokens::open(config)?;
         let failed = |e: std::io::Error| {
             let code = match e.kind() {
                 std::io::ErrorKind::AddrInUse => Code::Conflict,
@@ -100,8 +103,8 @@ impl Doors {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "the gateway listens beyond this machine, without TLS: put a proxy that has it in front");
         }
-        tracing::info!(%address, "the gateway listens, for callers with the token");
-        let guard = Guard::new(&token, address, &config.public_name);
+        tracing::info!(%address, "the gateway listens, for callers with a token");
+        let guard = Guard::new(tokens, address, &config.public_name);
         Ok(Self {
             socket,
             tcp: Some((listener, guard)),
@@ -129,6 +132,7 @@ pub async fn serve(
         connections_max: size(config.gateway.connections_max),
         idle: Duration::from_secs(config.gateway.idle_timeout_s),
     };
+    let audit = house.audit().clone();
     let gateway = Gateway {
         bus: house.bus(),
         info: HostInfo {
@@ -148,7 +152,8 @@ pub async fn serve(
     };
     let router = router(gateway);
     let tcp = doors.tcp.map(|(listener, guard)| {
-        let guarded = router.clone().layer(from_fn_with_state(Arc::new(guard), guard::pass));
+        let state = (Arc::new(guard), audit.clone());
+        let guarded = router.clone().layer(from_fn_with_state(state, guard::pass));
         connection::serve(listener, guarded, limits, stopping.clone())
     });
     let socket = connection::serve(doors.socket, router, limits, stopping);
@@ -184,24 +189,54 @@ const PATHS: &str = "POST /v1/request/SUBJECT, GET /v1/events, /v1/blob/ID, /v1/
 
 async fn request(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(subject): Path<String>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    match forward(&gateway, &subject, &headers, request.into_body()).await {
+    match forward(&gateway, &caller, &subject, &headers, request.into_body()).await {
         Ok(answer) => answered(answer),
         Err(error) => failure(&error),
     }
 }
 
-async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, ErrorBody> {
-    let config = gateway.config();
-    let _slot = room(
-        &gateway.requests,
-        config.gateway.requests_in_flight_max,
-        "requests under way",
-    )?;
+/// What the caller's role lets them do is passed on; both ends are noted.
+async fn forward(
+    gateway: &Gateway,
+    caller: &Caller,
+    subject: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, ErrorBody> {
     let subject = Subject::parse(subject).map_err(|e| ErrorBody::new(Code::Invalid, e.to_string()))?;
+    let audit = gateway.house.audit();
+    let what = format!("{}.{}", subject.concern(), subject.verb());
+    if let Err(error) = may(caller, wire::catalog::role_of(&subject), &what) {
+        audit.note_request(caller, &subject, b"", None, Err(&error));
+        return Err(error);
+    }
+    let in_flight_max = gateway.config().gateway.requests_in_flight_max;
+    let _slot = room(&gateway.requests, in_flight_max, "requests under way")?;
+    let (body, headers) = taken(gateway, headers, body).await?;
+    let trace = next_step(headers.traceparent.as_deref(), &*gateway.house.clock());
+    let answer = passed_on(gateway, &subject, headers, body.clone(), trace).await;
+    let refused = match &answer {
+        Ok(answer) => error_in(answer),
+        Err(error) => Some(error.clone()),
+    };
+    audit.note_request(
+        caller,
+        &subject,
+        &body,
+        Some(trace),
+        refused.as_ref().map_or(Ok(()), Err),
+    );
+    answer
+}
+
+/// The request's headers and body, within their limits.
+async fn taken(gateway: &Gateway, headers: &HeaderMap, body: Body) -> Result<(Bytes, Headers), ErrorBody> {
+    let config = gateway.config();
     let pairs = headers
         .iter()
         .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
@@ -231,10 +266,19 @@ async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Bo
     } else {
         body
     };
-    let trace = next_step(headers.traceparent.as_deref(), &*gateway.house.clock());
+    Ok((body, headers))
+}
+
+async fn passed_on(
+    gateway: &Gateway,
+    subject: &Subject,
+    mut headers: Headers,
+    body: Bytes,
+    trace: TraceContext,
+) -> Result<Bytes, ErrorBody> {
     headers.traceparent = Some(trace.to_string());
     let asked = async {
-        let answer = gateway.bus.request(&subject, headers, body).await;
+        let answer = gateway.bus.request(subject, headers, body).await;
         tracing::debug!(%subject, answered = answer.is_ok(), "passed on");
         answer
     };
@@ -244,6 +288,17 @@ async fn forward(gateway: &Gateway, subject: &str, headers: &HeaderMap, body: Bo
 fn busy(what: &str) -> ErrorBody {
     ErrorBody::new(Code::Busy, format!("as many {what} as may be; nothing was carried out"))
         .retry_after_ms(RETRY_AFTER_MS)
+}
+
+/// The error in an answer; looks into those alone that begin like one.
+fn error_in(answer: &Bytes) -> Option<ErrorBody> {
+    if !answer.starts_with(b"{\"error\"") {
+        return None;
+    }
+    match serde_json::from_slice::<Answer<serde::de::IgnoredAny>>(answer) {
+        Ok(Answer::Error(error)) => Some(error),
+        _ => None,
+    }
 }
 
 /// The answer's bytes as they are, under the status that follows from its code.
@@ -278,11 +333,20 @@ struct BlobQuery {
 
 async fn blob(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(query): Query<BlobQuery>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
+    // bytes of disks are for whoever may have them put back
+    if let Err(error) = may(&caller, Role::Operator, "reading a blob") {
+        gateway
+            .house
+            .audit()
+            .note_denied(&caller.who, &caller.from, "gateway.blob", &error.message, 1);
+        return failure(&error);
+    }
     match open_blob(&gateway, &id, query.repo.as_deref(), &headers, method == Method::HEAD).await {
         Ok(response) => response,
         Err(error) => failure(&error),
@@ -356,9 +420,13 @@ struct EventsQuery {
     filter: Option<String>,
 }
 
-async fn events(State(gateway): State<Arc<Gateway>>, Query(query): Query<EventsQuery>) -> Response {
+async fn events(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<EventsQuery>,
+) -> Response {
     match subscribe(&gateway, query.filter.as_deref()).await {
-        Ok((events, slot)) => stream_of(events, slot, gateway.stopping.clone()),
+        Ok((events, slot)) => stream_of(events, slot, caller.role, gateway.stopping.clone()),
         Err(error) => failure(&error),
     }
 }
@@ -374,12 +442,18 @@ async fn subscribe(gateway: &Gateway, filter: Option<&str>) -> Result<(Events, S
     Ok((gateway.bus.subscribe(filter, queued_max).await?, slot))
 }
 
-fn stream_of(events: Events, slot: Slot, stopping: watch::Receiver<bool>) -> Response {
+fn stream_of(events: Events, slot: Slot, role: Role, stopping: watch::Receiver<bool>) -> Response {
     let pieces = stream::unfold(
         (events, slot, stopping),
-        |(mut events, slot, mut stopping)| async move {
+        move |(mut events, slot, mut stopping)| async move {
             let text = tokio::select! {
-                received = events.next() => sse::encode(&received?),
+                received = events.next() => match received? {
+                    // who did what is for admins, as `audit.ls` is
+                    Received::Event { subject, .. } if role < Role::Admin && subject.concern() == AuditAction::CONCERN => {
+                        ": for admins\n\n".to_owned()
+                    }
+                    received => sse::encode(&received),
+                },
                 () = tokio::time::sleep(STILL_HERE_EVERY) => ": still here\n\n".to_owned(),
                 _ = stopping.wait_for(|stop| *stop) => return None,
             };

@@ -5,6 +5,7 @@ mod blobs;
 #[cfg(feature = "example")]
 mod example;
 mod figures;
+mod roles;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

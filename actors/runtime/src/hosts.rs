@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use state::{Key, State};
+use state::{Key, Prefix, State};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::hosts::HostFacts;
@@ -100,6 +100,25 @@ pub(crate) const BEATS: &str = "hosts/beats";
 pub(crate) const ORDERS: &str = "hosts/orders";
 pub(crate) const LOST: &str = "hosts/lost";
 pub(crate) const LEASES: &str = "hosts/leases";
+
+/// Keys of the shared state that a host alone writes.
+///
+/// # Errors
+/// None for a host id; the type is the keys'.
+pub fn own_keys(host: &HostId) -> state::Result<Vec<Key>> {
+    [BEATS, LEASES].iter().map(|below| key(below, host)).collect()
+}
+
+/// Below these every host writes: what people tell hosts, and who is lost.
+///
+/// # Errors
+/// None; the type is the keys'.
+pub fn shared_keys() -> state::Result<Vec<Prefix>> {
+    [ORDERS, LOST]
+        .iter()
+        .map(|below| Ok(Prefix::below(&Key::new(*below)?)))
+        .collect()
+}
 
 /// The key of a host below one of these.
 pub(crate) fn key(below: &str, host: &HostId) -> state::Result<Key> {

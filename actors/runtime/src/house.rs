@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -14,14 +14,14 @@ use jobs::{Jobs, Worker};
 use serde_json::{Value, json};
 use state::State;
 use tokio::sync::{mpsc, oneshot};
-use wire::house::{ConcernFailed, ConcernStatus, Status, StatusReply};
-use wire::job::{Job, JobCancel, JobList, JobListing, JobRetry, JobShow};
+use wire::house::{ConcernFailed, ConcernStatus, Hardening, Status, StatusReply};
 use wire::{Code, ConcernName, ErrorBody, HostId};
 
 use crate::concern::{Call, Concern, Effect, Routes};
 use crate::hosts::{Beating, HostBook, Hosts};
 use crate::inlet::Inlet;
-use crate::job_desk::{Desk, shown};
+use crate::job_book::JobBook;
+use crate::job_desk::Desk;
 use crate::job_runner::Runner;
 use crate::keeper::{Drain, Failed, Keeper, MAILBOX_MESSAGES_MAX, Observe, Renew, Stop};
 use crate::ledger::Ledger;
@@ -33,10 +33,6 @@ use crate::{Admission, Announcer, Clock, HostsOptions, Kind, Limits, Recover, Ru
 const OBSERVE_TIMEOUT_MS: u64 = 1_000;
 /// Failures that may wait to be published; one concern fails once.
 const FAILURES_MAX: usize = 64;
-/// Jobs of `jobs.ls` when the asker names no number, and the most.
-const LIST_JOBS_DEFAULT: usize = 100;
-/// A list of jobs ends before its answer grows over this, in bytes.
-const LIST_BYTES_MAX: usize = 768 << 10;
 
 /// What a house is built from.
 #[derive(Debug, Clone)]
@@ -84,6 +80,7 @@ struct Inner {
     failures: mpsc::Sender<Failed>,
     rooms: Mutex<BTreeMap<&'static str, Arc<Room>>>,
     hosts: Option<(Arc<Hosts>, Beating)>,
+    hardening: OnceLock<Hardening>,
     #[cfg(test)]
     runners: Mutex<BTreeMap<&'static str, Runner>>,
 }
@@ -139,6 +136,7 @@ impl House {
             failures,
             rooms: Mutex::new(BTreeMap::new()),
             hosts,
+            hardening: OnceLock::new(),
             options,
             #[cfg(test)]
             runners: Mutex::default(),
@@ -256,7 +254,13 @@ impl House {
             state_dir: options.state_dir.clone(),
             concerns: join_all(rooms.iter().map(|room| room.status())).await,
             jobs_open: options.jobs.open_count().await?,
+            hardening: self.0.hardening.get().cloned(),
         })
+    }
+
+    /// Says in the status what this process gave up.
+    pub fn say_hardening(&self, hardening: Hardening) {
+        let _said_before = self.0.hardening.set(hardening);
     }
 
     /// Other limits from now on. Every concern is built anew by its factory as soon as nothing of it is under way; its queue
@@ -384,60 +388,6 @@ impl Itself {
         Effect::run(async move {
             let gone = || ErrorBody::new(Code::Unavailable, "the daemon is ending");
             House(inner.upgrade().ok_or_else(gone)?).status().await
-        })
-    }
-}
-
-/// The concern `jobs`: tells of jobs, cancels them and queues them again.
-struct JobBook(Arc<Desk>);
-
-impl Concern for JobBook {
-    const NAME: &'static str = "jobs";
-    fn routes() -> Routes<Self> {
-        Routes::new()
-            .on(Self::list)
-            .on(Self::show)
-            .on(Self::cancel)
-            .on(Self::retry)
-    }
-    fn observed(&self) -> Value {
-        json!({"jobs_running": self.0.running.len()})
-    }
-}
-
-impl JobBook {
-    fn list(&mut self, request: JobList, _: &Call) -> Effect<Self, JobListing> {
-        let desk = self.0.clone();
-        let count = match request.count_max {
-            0 => LIST_JOBS_DEFAULT,
-            count => usize::try_from(count).unwrap_or(usize::MAX),
-        };
-        Effect::run(async move {
-            let mut bytes = 0;
-            let fits = |job: &Job| {
-                bytes += serde_json::to_vec(job).map_or(0, |json| json.len());
-                bytes <= LIST_BYTES_MAX
-            };
-            let listed = desk.jobs.list(count, request.state).await?;
-            Ok(JobListing {
-                jobs: listed.into_iter().map(shown).take_while(fits).collect(),
-            })
-        })
-    }
-    fn show(&mut self, request: JobShow, _: &Call) -> Effect<Self, Job> {
-        let desk = self.0.clone();
-        Effect::run(async move { Ok(desk.jobs.show(&request.job).await?) })
-    }
-    fn cancel(&mut self, request: JobCancel, _: &Call) -> Effect<Self, Job> {
-        let desk = self.0.clone();
-        Effect::run(async move { Ok(desk.cancel(&request.job).await?) })
-    }
-    fn retry(&mut self, request: JobRetry, _: &Call) -> Effect<Self, Job> {
-        let desk = self.0.clone();
-        Effect::run(async move {
-            let job = desk.jobs.retry(&request.job).await?;
-            desk.announce(&job).await;
-            Ok(job)
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use wire::event::CloudEvent;
 use wire::job::{Job, JobChanged, JobId};
 use wire::subject::EventFilter;
-use wire::{ConcernName, Topic};
+use wire::{ConcernName, ErrorBody, HostId, Topic};
 
 use crate::{Announcer, Clock, Kind, RuntimeError};
 
@@ -153,6 +153,19 @@ impl Desk {
         }
         self.announce(&job).await;
         Ok(job)
+    }
+
+    /// Queues it again durably.
+    pub(crate) async fn retry(&self, id: &JobId) -> Result<Job, ErrorBody> {
+        let job = self.jobs.retry(id).await?;
+        self.announce(&job).await;
+        Ok(job)
+    }
+
+    /// The host that alone may do this job, when that isn't this one.
+    pub(crate) async fn of_another_host(&self, id: &JobId) -> Result<Option<HostId>, ErrorBody> {
+        let target = self.jobs.show(id).await?.target;
+        Ok(target.filter(|host| *host != self.worker.host))
     }
 
     /// Publishes `jobs.changed`; that an event was not heard is no fault of the job.

@@ -1,7 +1,7 @@
 //! Every endpoint and event with its schema. `windlass schema` prints it; golden tests keep it from drifting.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::subject::{HostId, Subject, SubjectError};
@@ -33,6 +33,69 @@ impl Intent {
     }
 }
 
+/// What a person may do. Each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look: what there is, how it is, what was done. No bytes of disks.
+    Viewer,
+    /// Run the place: snapshots and their return, placements, jobs, hosts' orders.
+    Operator,
+    /// Everything: what forgets or deletes, what writes to a path that the asker names, what says how things are to be.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Viewer, Role::Operator, Role::Admin];
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|role| role.as_str() == text);
+        known.ok_or_else(|| format!("'{text}' is no role; there are viewer, operator and admin"))
+    }
+}
+
+/// Who may ask a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Anybody who is let in.
+    Viewer,
+    /// Operators and admins.
+    Operator,
+    /// Admins.
+    Admin,
+    /// Hosts ask it of each other; of people, admins.
+    Host,
+}
+
+impl Asker {
+    /// The least role of a person that may ask.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Viewer => Role::Viewer,
+            Self::Operator => Role::Operator,
+            Self::Admin | Self::Host => Role::Admin,
+        }
+    }
+}
+
 /// A request type names its subject and its reply.
 pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     /// What comes back in `{"ok": …}`.
@@ -47,6 +110,8 @@ pub trait Request: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
     const INTENT: Intent = Intent::Changes;
     /// One line for people.
     const ABOUT: &'static str;
+    /// Who may ask; who doesn't say leaves it to admins.
+    const ASKER: Asker = Asker::Admin;
     /// A full example, for golden tests and documents.
     fn sample() -> Self;
     /// A full example of the reply.
@@ -90,6 +155,8 @@ pub struct Endpoint {
     pub intent: Intent,
     /// One line for people.
     pub about: &'static str,
+    /// Who may ask.
+    pub asker: Asker,
     /// Example of the request and of the reply.
     pub samples: (Value, Value),
     request_schema: SchemaOf,
@@ -145,6 +212,7 @@ impl Room {
             address: R::ADDRESS,
             intent: R::INTENT,
             about: R::ABOUT,
+            asker: R::ASKER,
             samples: (value(R::sample()), value(R::sample_reply())),
             request_schema: schema_of::<R>,
             reply_schema: schema_of::<R::Reply>,
@@ -162,6 +230,14 @@ impl Room {
         });
         self
     }
+}
+
+/// The role that a request to `subject` needs; of one that no room has, the highest.
+pub fn role_of(subject: &Subject) -> Role {
+    let known = endpoints()
+        .into_iter()
+        .find(|e| e.concern == subject.concern() && e.verb == subject.verb());
+    known.map_or(Role::Admin, |e| e.asker.role())
 }
 
 /// All requests, room by room.
@@ -210,6 +286,7 @@ pub fn asyncapi(version: &str) -> Value {
         );
         let mut channel = json!({
             "address": address,
+            "x-role": e.asker.role(),
             "messages": {"request": {"$ref": format!("#/components/messages/{id}_request")}},
         });
         if let Some(parameters) = host {

@@ -20,7 +20,7 @@ pub struct EchoSay {
     /// The text, at most 1 KiB.
     pub text: String,
 }
-request! { EchoSay, EchoSaid, "say", Cluster, Changes, "Say a text back", Self { text: "hi".into() }, EchoSaid { text: "hi".into() } }
+request! { EchoSay, EchoSaid, "say", Cluster, Changes, "Say a text back", Viewer, Self { text: "hi".into() }, EchoSaid { text: "hi".into() } }
 
 /// Says a text back as often as `echo.times` says, as a job.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub struct EchoRepeat {
     /// The text, at most 1 KiB.
     pub text: String,
 }
-request! { EchoRepeat, JobAccepted, "repeat", Cluster, Changes, "Say a text often", Self { text: "hi".into() }, sample_accepted() }
+request! { EchoRepeat, JobAccepted, "repeat", Cluster, Changes, "Say a text often", Operator, Self { text: "hi".into() }, sample_accepted() }
 
 /// Reply, event and result of the job: a text was said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -173,6 +173,7 @@ request!(
     Cluster,
     Reads,
     "The hosts, where they stand, what they have and how they are",
+    Viewer,
     Self {},
     HostListing {
         hosts: vec![HostInfo::sample()],
@@ -193,6 +194,7 @@ request!(
     Cluster,
     Reads,
     "One host",
+    Viewer,
     Self { host: sample_host() },
     HostInfo::sample()
 );
@@ -211,6 +213,7 @@ request!(
     Cluster,
     Changes,
     "Give a host no work but what names it",
+    Operator,
     Self { host: sample_host() },
     HostInfo::sample()
 );
@@ -229,6 +232,7 @@ request!(
     Cluster,
     Changes,
     "Give a host work again",
+    Operator,
     Self { host: sample_host() },
     HostInfo::sample()
 );
@@ -247,6 +251,7 @@ request!(
     Cluster,
     Changes,
     "Give a host no jobs; it finishes or hands back what it has",
+    Operator,
     Self { host: sample_host() },
     HostInfo::sample()
 );

@@ -76,6 +76,22 @@ pub struct StatusReply {
     pub concerns: Vec<ConcernStatus>,
     /// Jobs that are queued or running.
     pub jobs_open: u64,
+    /// What the daemon gave up when it started; absent where it gave up nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardening: Option<Hardening>,
+}
+
+/// What a daemon gave up when it started, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hardening {
+    /// No program that it runs gains rights by it.
+    pub no_new_privs: bool,
+    /// System calls that are refused.
+    pub seccomp: String,
+    /// Places of the file system that are out of reach.
+    pub landlock: String,
+    /// Capabilities that it kept.
+    pub capabilities: Vec<String>,
 }
 
 request!(
@@ -85,6 +101,7 @@ request!(
     Host,
     Reads,
     "How this host and each of its concerns is",
+    Viewer,
     Self {},
     StatusReply {
         host: sample_host(),
@@ -103,6 +120,12 @@ request!(
             observed: serde_json::json!({"jobs_running": 1}),
         }],
         jobs_open: 1,
+        hardening: Some(Hardening {
+            no_new_privs: true,
+            seccomp: "on: 62 system calls are refused".into(),
+            landlock: "on: no files but those of its places".into(),
+            capabilities: vec!["CAP_DAC_OVERRIDE".into()],
+        }),
     }
 );
 

@@ -15,6 +15,8 @@ pub(crate) fn room() -> Room {
         .request::<JobShow>()
         .request::<JobCancel>()
         .request::<JobRetry>()
+        .request::<JobCancelOwn>()
+        .request::<JobRetryOwn>()
         .topic::<JobChanged>()
 }
 
@@ -161,6 +163,7 @@ request!(
     Cluster,
     Reads,
     "One job, whole",
+    Viewer,
     Self {
         job: JobId(SAMPLE_ID.into()),
     },
@@ -192,6 +195,7 @@ request!(
     Cluster,
     Reads,
     "Jobs, newest first: of this host when it stands alone, else of all hosts",
+    Viewer,
     Self {
         count_max: 100,
         state: Some(JobState::Dead),
@@ -215,6 +219,7 @@ request!(
     Cluster,
     Changes,
     "Stop a job at its next safe point",
+    Operator,
     Self {
         job: JobId(SAMPLE_ID.into()),
     },
@@ -235,6 +240,54 @@ request!(
     Cluster,
     Changes,
     "Queue a job again that is dead, failed or cancelled",
+    Operator,
+    Self {
+        job: JobId(SAMPLE_ID.into()),
+    },
+    Job {
+        state: JobState::Queued,
+        deliveries: 0,
+        progress: Progress::default(),
+        ..Job::sample()
+    }
+);
+
+/// A host asks another one: end a job that is yours. Only a host writes to what is said of its own jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCancelOwn {
+    /// Which.
+    pub job: JobId,
+}
+
+request!(
+    JobCancelOwn,
+    Job,
+    "cancel_own",
+    Host,
+    Changes,
+    "Stop a job of this host at its next safe point; `cancel` asks this of the job's host",
+    Host,
+    Self {
+        job: JobId(SAMPLE_ID.into()),
+    },
+    Job::sample()
+);
+
+/// A host asks another one: queue a job again that is yours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobRetryOwn {
+    /// Which: `dead`, `failed` or `cancelled`.
+    pub job: JobId,
+}
+
+request!(
+    JobRetryOwn,
+    Job,
+    "retry_own",
+    Host,
+    Changes,
+    "Queue a job of this host again; `retry` asks this of the job's host",
+    Host,
     Self {
         job: JobId(SAMPLE_ID.into()),
     },

@@ -7,6 +7,7 @@
 //! * [`envelope`]: headers, the answer (`{"ok": …}` or `{"error": …}`) and its error codes.
 //! * [`event`]: CloudEvents 1.0 in structured mode.
 //! * [`job`]: long work as its followers see it.
+//! * [`audit`]: who did what, and who was refused.
 //! * [`hosts`]: which hosts there are and how they are; [`members`]: who belongs to the fleet; [`sender`]: who stands behind a
 //!   request.
 //! * [`snapshot`], [`rack_scheduler`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
@@ -16,6 +17,7 @@
 //! What is absent: no type here names a path of another concern, an SDK's type, or a default that hides a missing field
 //! from a reader of an older version (optional fields are `Option` or carry `#[serde(default)]`).
 
+pub mod audit;
 pub mod catalog;
 #[cfg(feature = "example")]
 pub mod echo;
@@ -33,7 +35,7 @@ pub mod snapshot;
 pub mod subject;
 pub mod trace;
 
-pub use catalog::{Address, Intent, Request, Topic};
+pub use catalog::{Address, Asker, Intent, Request, Role, Topic};
 pub use envelope::{Answer, Code, ErrorBody, Headers};
 pub use sender::Sender;
 pub use subject::{ConcernName, HostId, PersonId, Subject};
@@ -46,6 +48,7 @@ static ROOMS: &[fn() -> catalog::Room] = &[
     house::room,
     hosts::room,
     job::room,
+    audit::room,
     snapshot::room,
     rack_scheduler::room,
     #[cfg(feature = "example")]

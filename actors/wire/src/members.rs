@@ -54,6 +54,7 @@ request!(
     Host,
     Changes,
     "Let one host or person join the fleet, once",
+    Admin,
     Self {
         member: sample_member(),
         token_key: SAMPLE_KEY.into(),
@@ -94,6 +95,7 @@ request!(
     Host,
     Changes,
     "Put a member out of the fleet: nothing that it signs is heard any more",
+    Admin,
     Self {
         member: sample_member()
     },
@@ -144,6 +146,7 @@ request!(
     Host,
     Reads,
     "Who belongs to the fleet",
+    Viewer,
     Self {},
     HostMembership {
         members: vec![MemberInfo {

@@ -5,9 +5,10 @@
 use crate::HostId;
 use crate::job::{JobAccepted, JobId};
 
-/// `request!(Type, Reply, "verb", Cluster | Host, Reads | Changes | ChangesOnce, "for people", a sample, a sample of the reply)`
+/// `request!(Type, Reply, "verb", Cluster | Host, Reads | Changes | ChangesOnce, "for people", Viewer | Operator | Admin | Host, a
+/// sample, a sample of the reply)`: who answers, what it does, who may ask.
 macro_rules! request {
-    ($kind:ty, $reply:ty, $verb:literal, $address:ident, $intent:ident, $about:literal, $sample:expr,
+    ($kind:ty, $reply:ty, $verb:literal, $address:ident, $intent:ident, $about:literal, $asker:ident, $sample:expr,
      $sample_reply:expr) => {
         impl crate::Request for $kind {
             type Reply = $reply;
@@ -16,6 +17,7 @@ macro_rules! request {
             const ADDRESS: crate::Address = crate::Address::$address;
             const INTENT: crate::Intent = crate::Intent::$intent;
             const ABOUT: &'static str = $about;
+            const ASKER: crate::Asker = crate::Asker::$asker;
             fn sample() -> Self {
                 $sample
             }

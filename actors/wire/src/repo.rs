@@ -183,6 +183,7 @@ request!(
     Host,
     Changes,
     "Make a repository",
+    Admin,
     Self {
         repo: sample_url(),
         chunker: Some(Chunker::default()),
@@ -197,6 +198,7 @@ request!(
     Host,
     Reads,
     "What a repository is",
+    Viewer,
     Self { repo: sample_url() },
     RepoInfo::sample()
 );
@@ -208,6 +210,7 @@ request!(
     Host,
     Reads,
     "What a repository holds",
+    Viewer,
     Self { repo: sample_url() },
     RepoCounts {
         url: "file:///srv/windlass/repo".into(),
@@ -224,6 +227,7 @@ request!(
     Host,
     Changes,
     "Make a repository's index anew from its packs",
+    Admin,
     Self { repo: sample_url() },
     sample_accepted()
 );

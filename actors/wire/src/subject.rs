@@ -4,8 +4,10 @@
 //! windlass.v1.<concern>.<verb>               any host that serves the concern (queue group <concern>)
 //! windlass.v1.host.<host>.<concern>.<verb>   that host
 //! windlass.v1.event.<concern>.<what>         events
+//! windlass.v1.event.<concern>.<what>.<host>  an event where hosts meet: who says so is in the subject, which the servers check
 //! windlass.v1.job.<concern>.<host>.<id>      a job in the queue of one host
 //! windlass.v1.job.<concern>.@any.<id>        a job in the queue that all hosts share
+//! _INBOX.<host>.…  _INBOX.@<person>.…        where answers to a host, or to a person's verb, come back
 //! ```
 
 use std::fmt;
@@ -104,6 +106,9 @@ token_type! {
     ConcernName
 }
 
+mod meeting;
+pub use meeting::EventPlace;
+
 /// Where a message goes. `Display` gives the text; [`Subject::parse`] takes it apart again. Clones share the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject {
@@ -137,6 +142,15 @@ impl Subject {
     /// `windlass.v1.event.<concern>.<what>`
     pub fn event(concern: &str, what: &str) -> Result<Self, SubjectError> {
         Self::of(Form::Event, "", concern, what)
+    }
+
+    /// Every request to one host, in NATS's wildcard form.
+    pub fn below_host(host: &HostId) -> String {
+        format!("{PREFIX}.host.{host}.>")
+    }
+    /// One request to whatever host, in NATS's wildcard form.
+    pub fn to_any_host(concern: &str, verb: &str) -> Result<String, SubjectError> {
+        Ok(format!("{PREFIX}.host.*.{}.{}", checked(concern)?, checked(verb)?))
     }
 
     /// The host counts only for [`Form::Host`], and was checked.
@@ -247,6 +261,14 @@ impl EventFilter {
             Self::Exactly(concern, what) => format!("{PREFIX}.event.{concern}.{what}"),
         }
     }
+    /// The filter for events that say in their subjects which host tells them, and for those that don't.
+    pub fn patterns(&self) -> Vec<String> {
+        match self {
+            Self::All => vec![self.pattern()],
+            Self::Concern(concern) => vec![format!("{PREFIX}.event.{concern}.>")],
+            Self::Exactly(..) => vec![self.pattern(), format!("{}.*", self.pattern())],
+        }
+    }
     /// Reads the form that [`EventFilter::pattern`] writes.
     pub fn parse(text: &str) -> Result<Self, SubjectError> {
         let form = || SubjectError::Form(text.to_owned());
@@ -283,6 +305,10 @@ impl JobSubject {
             job: token(&job.0)?,
         })
     }
+    /// The host whose queue it is; none of the one that all hosts share.
+    pub fn host(&self) -> Option<&HostId> {
+        self.host.as_ref()
+    }
     /// The job's id.
     pub fn job(&self) -> crate::job::JobId {
         crate::job::JobId(self.job.clone())
@@ -297,13 +323,21 @@ impl JobSubject {
         match rest.split('.').collect::<Vec<_>>().as_slice() {
             [concern, host, job] => Ok(Self {
                 concern: ConcernName::new(concern)?,
-                host: match *host {
-                    ANY_HOST => None,
-                    host => Some(HostId::new(host)?),
-                },
+                host: Self::queue_of_token(host)?,
                 job: token(job)?,
             }),
             _ => Err(form()),
+        }
+    }
+    /// The queue of `host`, or the one that all hosts share, as the token of a subject.
+    pub fn queue_token(host: Option<&HostId>) -> &str {
+        host.map_or(ANY_HOST, HostId::as_str)
+    }
+    /// Reads what [`JobSubject::queue_token`] writes.
+    pub fn queue_of_token(text: &str) -> Result<Option<HostId>, SubjectError> {
+        match text {
+            ANY_HOST => Ok(None),
+            host => HostId::new(host).map(Some),
         }
     }
     /// All jobs of all queues, in NATS's wildcard form.
@@ -312,8 +346,7 @@ impl JobSubject {
     }
     /// The jobs of one queue, in NATS's wildcard form.
     pub fn queue(concern: &ConcernName, host: Option<&HostId>) -> String {
-        let host = host.map_or(ANY_HOST, HostId::as_str);
-        format!("{PREFIX}.job.{concern}.{host}.*")
+        format!("{PREFIX}.job.{concern}.{}.*", Self::queue_token(host))
     }
     /// One job, whatever its queue, in NATS's wildcard form.
     pub fn anywhere(job: &crate::job::JobId) -> Result<String, SubjectError> {
@@ -323,7 +356,7 @@ impl JobSubject {
 
 impl fmt::Display for JobSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.host.as_ref().map_or(ANY_HOST, HostId::as_str);
+        let host = Self::queue_token(self.host.as_ref());
         write!(f, "{PREFIX}.job.{}.{host}.{}", self.concern, self.job)
     }
 }

@@ -71,10 +71,10 @@ impl From<BusError> for ErrorBody {
     fn from(error: BusError) -> Self {
         let code = match error.kind {
             Kind::Invalid => Code::Invalid,
+            Kind::Denied => Code::Denied,
             Kind::Unavailable => Code::Unavailable,
             Kind::Busy => Code::Busy,
             Kind::Deadline => Code::Deadline,
-            Kind::Denied => Code::Denied,
             Kind::Corrupt => Code::Corrupt,
         };
         ErrorBody {

@@ -80,7 +80,7 @@ pub(crate) async fn keep(
         let again = match &why {
             NoAnswer::Late | NoAnswer::Nobody => true,
             NoAnswer::NotConnected => sent,
-            NoAnswer::TooLarge(_) | NoAnswer::Refused(_) => false,
+            NoAnswer::TooLarge(_) | NoAnswer::Refused(_) | NoAnswer::Forbidden => false,
         };
         if !again || Instant::now() + AGAIN >= until {
             if again && !matches!(why, NoAnswer::NotConnected) {

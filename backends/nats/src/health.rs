@@ -8,6 +8,9 @@ use async_nats::Event;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::refusals::{self, Refusals, Refused};
+use crate::replies::Waiting;
+
 /// Slow consumers are logged at most this often.
 const SLOW_LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -17,6 +20,8 @@ pub(crate) struct Health {
     connects: watch::Sender<u64>,
     slow_messages: AtomicU64,
     said: Mutex<Said>,
+    refusals: Refusals,
+    waiting: Waiting,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +48,14 @@ impl Health {
     pub(crate) fn last_trouble(&self) -> Option<String> {
         self.said().last_trouble.clone()
     }
+    /// Who waits for answers over this connection.
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+    /// What was refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
         // nothing panics under this lock
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +71,16 @@ impl Health {
             Event::Disconnected => tracing::warn!("the connection to NATS is lost; trying again"),
             Event::LameDuckMode => tracing::info!("the NATS server is about to end; another one will take over"),
             Event::SlowConsumer(_) => self.slow(),
-            Event::ServerError(error) => self.trouble(error.to_string()),
+            Event::ServerError(error) => {
+                let text = error.to_string();
+                if let Some((what, subject)) = refusals::of_error(&text) {
+                    self.refusals.count(None, what, subject);
+                    if what == Refused::Publish {
+                        self.waiting.forbid(subject);
+                    }
+                }
+                self.trouble(text);
+            }
             Event::ClientError(error) => self.trouble(error.to_string()),
             Event::Draining | Event::Closed => tracing::debug!(%event, "NATS connection"),
         }

@@ -17,14 +17,17 @@
 //! server forgot that it did. Whoever gets it watches the record for half a lease by its own clock: a worker that lives
 //! beats in it. No two clocks are compared.
 //!
+//! A message stays until it is pulled, even when its job has ended meanwhile (cancelled, taken up anew): who could take any message
+//! out could take out another host's. The record says that there is nothing to do, and the message is acknowledged.
+//!
 //! What is absent: no `max_deliver` (the record counts), no lock, no clean-up process (whoever ends a job forgets the
-//! oldest).
+//! oldest), no purge and no deletion by the servers' API.
 
 mod core;
 mod errors;
 mod lane;
-mod queue;
-mod records;
+pub(crate) mod queue;
+pub(crate) mod records;
 mod store;
 mod take;
 
@@ -36,8 +39,8 @@ use std::time::Duration;
 use async_nats::jetstream;
 use jobs::{Authority, JobsError, Kind, Limits, Record, Source, next_id};
 use tokio::time::Instant;
-use wire::HostId;
 use wire::job::JobId;
+use wire::{HostId, Sender};
 
 use crate::error::NatsError;
 use crate::lattice::Lattice;
@@ -78,6 +81,8 @@ pub struct JetstreamJobs(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Whose jobs are this process's to forget; anybody's where it is no host's.
+    host: Option<HostId>,
     queue: Queue,
     records: Records,
     source: Source,
@@ -128,6 +133,7 @@ impl JetstreamJobs {
         authority: Option<Arc<dyn Authority>>,
     ) -> Result<Self, NatsError> {
         Ok(Self(Arc::new(Inner {
+            host: lattice.settings().party.as_ref().and_then(Sender::host).cloned(),
             queue: Queue::open(lattice, &options).await?,
             records: Records::open(lattice).await?,
             source,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::error::{Kind, NatsError};
 use crate::health::Health;
+use crate::refusals::{Refusal, Refused};
 use crate::replies::Replies;
 use crate::settings::Settings;
 
@@ -68,7 +69,7 @@ impl Lattice {
             .build(client.clone());
         let lattice = Self(Arc::new(Inner {
             settings,
-            replies: Replies::open(client.clone()).await?,
+            replies: Replies::open(client.clone(), health.waiting().clone()).await?,
             streams: Mutex::default(),
             client,
             jetstream,
@@ -168,6 +169,14 @@ impl Lattice {
     pub fn connects(&self) -> u64 {
         self.0.health.connects()
     }
+    /// What was refused since the last look: to us by the servers, and to others by us.
+    pub fn take_refusals(&self) -> Vec<Refusal> {
+        self.0.health.refusals().take()
+    }
+    /// Counts something that was refused.
+    pub(crate) fn refused(&self, who: Option<&str>, what: Refused, subject: &str) {
+        self.0.health.refusals().count(who, what, subject);
+    }
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
@@ -208,14 +217,23 @@ impl Lattice {
         };
         let name = config.name.clone();
         self.streams().insert(name.clone(), config.clone());
-        self.0.jetstream.get_or_create_stream(config).await.map_err(|e| {
+        let can_roll_up = config.allow_rollup;
+        let stream = self.0.jetstream.get_or_create_stream(config).await.map_err(|e| {
             NatsError::new(
                 Kind::Unavailable,
                 format!("the stream {name} can't be had from JetStream: {e}"),
             )
             .hint("nats stream ls; docs/lattice.md tells how the servers should be configured")
             .caused_by(e)
-        })
+        })?;
+        if stream.cached_info().config.allow_rollup && !can_roll_up {
+            tracing::warn!(
+                stream = name,
+                "any host can purge this stream by one message that rolls it up; an earlier build made it so: nats stream \
+                 edit {name} --no-allow-rollup"
+            );
+        }
+        Ok(stream)
     }
 
     fn streams(&self) -> MutexGuard<'_, BTreeMap<String, stream::Config>> {

@@ -12,6 +12,7 @@
 //!   gaps.
 //! * [`NatsState`]: one stream with one message a key; its sequence is the revision.
 //! * [`Seen`]: what the servers kept when a host looked last, so that a lost store shows.
+//! * [`Permissions`]: what a host and a person need of the servers, and no more; [`Refusal`]: what was refused, to whom.
 //! * [`Settings`]: servers, credentials from files, TLS, time-outs.
 //!
 //! What is absent: no type of async-nats in a public signature, no consensus of our own (queue groups, compare-and-set and
@@ -26,8 +27,11 @@ mod health;
 mod jobs;
 mod lattice;
 mod nats_bus;
+mod permissions;
+mod refusals;
 mod replies;
 mod seen;
+mod server_log;
 mod serving;
 mod settings;
 mod state;
@@ -40,6 +44,8 @@ pub use error::{Kind, NatsError};
 pub use jobs::{JetstreamJobs, JobsOptions};
 pub use lattice::Lattice;
 pub use nats_bus::{Identity, NatsBus};
+pub use permissions::{Grants, Permissions, check_user_key};
+pub use refusals::{Refusal, Refused};
 pub use seen::{Loss, Seen};
 pub use settings::{Credentials, Settings, Tls};
 pub use state::NatsState;

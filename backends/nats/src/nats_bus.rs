@@ -11,6 +11,7 @@ use bus::{
 };
 use bytes::Bytes;
 use state::NowMs;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use wire::subject::EventFilter;
 use wire::{Headers, Subject};
@@ -38,7 +39,9 @@ pub struct NatsBus(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     lattice: Lattice,
-    announcer: Announcer,
+    identity: Identity,
+    /// From the first service on; who only asks announces nothing.
+    announcer: OnceCell<Announcer>,
 }
 
 impl NatsBus {
@@ -50,7 +53,8 @@ impl NatsBus {
         lattice.stream(events::stream_config()).await?;
         Ok(Self(Arc::new(Inner {
             lattice: lattice.clone(),
-            announcer: Announcer::start(lattice, identity).await?,
+            identity,
+            announcer: OnceCell::new(),
         })))
     }
     /// The servers' time, in Unix milliseconds, measured once: for one who asks, and doesn't stay.
@@ -98,7 +102,11 @@ impl Bus for NatsBus {
 
     async fn serve(&self, service: Service) -> Result<Incoming, BusError> {
         check_service(&service)?;
-        serving::serve(&self.0.lattice, &self.0.announcer, service).await
+        let start = || Announcer::start(&self.0.lattice, self.0.identity.clone());
+        let announcer = self.0.announcer.get_or_try_init(start).await.map_err(|e| {
+            BusError::new(Kind::Unavailable, format!("{} can't be served: {e}", service.concern)).caused_by(e)
+        })?;
+        serving::serve(&self.0.lattice, announcer, service).await
     }
 
     async fn subscribe(&self, filter: EventFilter, events_queued_max: usize) -> Result<Events, BusError> {
@@ -146,6 +154,12 @@ fn unanswered(subject: &Subject, timeout_ms: u64, why: NoAnswer) -> BusError {
             BusError::new(Kind::Invalid, format!("{subject}: {why}")).caused_by(why)
         }
         NoAnswer::NotConnected => not_connected(subject),
+        NoAnswer::Forbidden => BusError::new(
+            Kind::Denied,
+            format!("{subject}: the NATS servers don't let us ask this; nothing was carried out"),
+        )
+        .hint("windlass nats-permissions shows what a host and a person may; ask as a person: nats.person")
+        .caused_by(why),
     }
 }
 

@@ -6,6 +6,7 @@
 //! requests are under way than their answers have room ([`Replies::room`]): a flood waits before it is sent, where nothing is lost.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,39 @@ use crate::error::{Kind, NatsError};
 /// askers who have gone need room too, and of the server's, which many hosts may ask at once.
 pub(crate) const ASKED_AT_ONCE_MAX: usize = 8_192;
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>;
+/// Who waits for answers; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Waiting(Arc<Mutex<HashMap<u64, Asker>>>);
+
+#[derive(Debug)]
+struct Asker {
+    // of what was asked: the servers name the subject that they don't let through
+    subject: u64,
+    tell: oneshot::Sender<Result<Message, NoAnswer>>,
+}
+
+impl Waiting {
+    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Asker>> {
+        // nothing panics under this lock
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The servers don't let us publish to this subject: whoever asked it hears so now.
+    pub(crate) fn forbid(&self, subject: &str) {
+        let forbidden = digest(subject);
+        let asked: Vec<Asker> = self
+            .locked()
+            .extract_if(|_, asker| asker.subject == forbidden)
+            .map(|(_, asker)| asker)
+            .collect();
+        for asker in asked {
+            let _asker_gone = asker.tell.send(Err(NoAnswer::Forbidden));
+        }
+    }
+}
+
+fn digest(subject: &str) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(subject)
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +74,9 @@ pub(crate) enum NoAnswer {
     /// The server carries less than this; nothing was sent.
     #[error("the server carries at most {0} bytes; nothing was sent")]
     TooLarge(usize),
+    /// The servers don't let us ask this; nothing was carried out.
+    #[error("the NATS servers don't let us publish this; nothing was carried out")]
+    Forbidden,
     /// async-nats refuses to send; nothing was sent.
     #[error("it can't be sent: {0}")]
     Refused(async_nats::PublishError),
@@ -72,24 +108,18 @@ struct Place<'a> {
     token: u64,
 }
 
-fn locked(waiting: &Waiting) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
-    // nothing panics under this lock
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        locked(self.waiting).remove(&self.token);
+        self.waiting.locked().remove(&self.token);
     }
 }
 
 impl Replies {
-    pub(crate) async fn open(client: Client) -> Result<Self, NatsError> {
+    pub(crate) async fn open(client: Client, waiting: Waiting) -> Result<Self, NatsError> {
         let prefix = format!("{}.", client.new_inbox());
         let mut answers = client.subscribe(format!("{prefix}*")).await.map_err(|e| {
             NatsError::new(Kind::Unavailable, format!("no place for answers can be had: {e}")).caused_by(e)
         })?;
-        let waiting = Waiting::default();
         let reader = tokio::spawn({
             let (waiting, prefix_bytes) = (waiting.clone(), prefix.len());
             async move {
@@ -98,9 +128,9 @@ impl Replies {
                         .subject
                         .get(prefix_bytes..)
                         .and_then(|t| u64::from_str_radix(t, 36).ok());
-                    let asker = token.and_then(|token| locked(&waiting).remove(&token));
+                    let asker = token.and_then(|token| waiting.locked().remove(&token));
                     if let Some(asker) = asker {
-                        let _asker_gone = asker.send(message);
+                        let _asker_gone = asker.tell.send(Ok(message));
                     }
                 }
             }
@@ -138,9 +168,7 @@ impl Replies {
         if self.client.connection_state() != State::Connected {
             return Err(NoAnswer::NotConnected);
         }
-        let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let (asker, answer) = oneshot::channel();
-        locked(&self.waiting).insert(token, asker);
+        let (token, answer) = self.expect(subject);
         let _place = Place {
             waiting: &self.waiting,
             token,
@@ -156,7 +184,7 @@ impl Replies {
                 }
             };
             sent.map_err(|e| self.refused(e))?;
-            answer.await.map_err(|_place_lost| NoAnswer::Late)
+            answer.await.map_err(|_place_lost| NoAnswer::Late)?
         };
         let message = tokio::time::timeout_at(deadline, asked)
             .await
@@ -165,6 +193,18 @@ impl Replies {
             Some(StatusCode::NO_RESPONDERS) => Err(NoAnswer::Nobody),
             _ => Ok(message),
         }
+    }
+
+    /// A place for the answer to one question.
+    fn expect(&self, subject: &str) -> (u64, oneshot::Receiver<Result<Message, NoAnswer>>) {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = oneshot::channel();
+        let asker = Asker {
+            subject: digest(subject),
+            tell,
+        };
+        self.waiting.locked().insert(token, asker);
+        (token, answer)
     }
 
     fn refused(&self, error: async_nats::PublishError) -> NoAnswer {
@@ -176,9 +216,7 @@ impl Replies {
 
     /// Returns once the server has taken what this connection sent before.
     pub(crate) async fn barrier(&self, deadline: Instant) -> Result<(), NoAnswer> {
-        let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let (asker, answer) = oneshot::channel();
-        locked(&self.waiting).insert(token, asker);
+        let (token, answer) = self.expect("");
         let _place = Place {
             waiting: &self.waiting,
             token,
@@ -187,7 +225,7 @@ impl Replies {
         let passed = async {
             let sent = self.client.publish(to_ourselves, Bytes::new()).await;
             sent.map_err(|e| self.refused(e))?;
-            answer.await.map_err(|_place_lost| NoAnswer::Late)
+            answer.await.map_err(|_place_lost| NoAnswer::Late)?
         };
         tokio::time::timeout_at(deadline, passed)
             .await
@@ -211,7 +249,7 @@ impl Replies {
     /// Requests that wait for an answer.
     #[cfg(test)]
     pub(crate) fn waiting_count(&self) -> usize {
-        locked(&self.waiting).len()
+        self.waiting.locked().len()
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
+use secret::{Reference, Secret};
+use wire::Sender;
 
 use crate::backoff::Backoff;
 use crate::error::{Kind, NatsError};
@@ -20,6 +22,9 @@ pub struct Settings {
     pub servers: Vec<String>,
     /// Our name as the servers list it.
     pub name: String,
+    /// Who we are among those that meet there: our inbox is ours alone, and so are the events that we tell. Nobody in particular
+    /// when absent.
+    pub party: Option<Sender>,
     /// Who we are.
     pub credentials: Credentials,
     /// How the connection is protected.
@@ -39,6 +44,7 @@ impl Default for Settings {
         Self {
             servers: vec!["nats://127.0.0.1:4222".into()],
             name: "windlass".into(),
+            party: None,
             credentials: Credentials::None,
             tls: Tls::default(),
             replicas: 0,
@@ -49,18 +55,18 @@ impl Default for Settings {
     }
 }
 
-/// Who we are: always a file, for a secret stands in no configuration.
+/// Who we are: always a reference, for a secret stands in no configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Nobody in particular.
     #[default]
     None,
-    /// A file of two lines: user, password.
-    UserFile(PathBuf),
-    /// A file with the seed of an nkey (`SU…`).
-    NkeyFile(PathBuf),
+    /// Two lines: user, password.
+    UserFile(Reference),
+    /// The seed of an nkey (`SU…`).
+    NkeyFile(Reference),
     /// A `.creds` file with a JWT and its seed.
-    CredsFile(PathBuf),
+    CredsFile(Reference),
 }
 
 /// How the connection is protected; without files it is TLS for `tls://` and for servers that want it.
@@ -106,22 +112,25 @@ impl Settings {
             .subscription_capacity(MESSAGES_QUEUED_MAX)
             .request_timeout(Some(Duration::from_millis(self.ack_timeout_ms)))
             .reconnect_delay_callback(move |attempts| backoff.delay(attempts));
+        if let Some(party) = &self.party {
+            options = options.custom_inbox_prefix(party.inbox());
+        }
         options = match &self.credentials {
             Credentials::None => options,
-            Credentials::UserFile(path) => {
-                let text = secret(path).await?;
-                let mut lines = text.lines().map(str::trim);
+            Credentials::UserFile(place) => {
+                let text = secret(place).await?;
+                let mut lines = text.expose().lines().map(str::trim);
                 let (Some(user), Some(password)) = (lines.next(), lines.next()) else {
-                    let message = format!("{}: wanted are two lines, the user and the password", path.display());
+                    let message = format!("{place}: wanted are two lines, the user and the password");
                     return Err(NatsError::new(Kind::Invalid, message));
                 };
                 options.user_and_password(user.to_owned(), password.to_owned())
             }
-            Credentials::NkeyFile(path) => options.nkey(secret(path).await?.trim().to_owned()),
-            Credentials::CredsFile(path) => {
-                let text = secret(path).await?;
-                options.credentials(&text).map_err(|_the_text_may_be_quoted| {
-                    NatsError::new(Kind::Invalid, format!("{}: not a .creds file of NATS", path.display()))
+            Credentials::NkeyFile(place) => options.nkey(secret(place).await?.expose().trim().to_owned()),
+            Credentials::CredsFile(place) => {
+                let text = secret(place).await?;
+                options.credentials(text.expose()).map_err(|_the_text_may_be_quoted| {
+                    NatsError::new(Kind::Invalid, format!("{place}: not a .creds file of NATS"))
                 })?
             }
         };
@@ -141,12 +150,12 @@ impl Settings {
     }
 }
 
-async fn secret(path: &std::path::Path) -> Result<String, NatsError> {
-    tokio::fs::read_to_string(path).await.map_err(|e| {
-        NatsError::new(
-            Kind::Denied,
-            format!("credentials {} can't be read: {e}", path.display()),
-        )
-        .caused_by(e)
-    })
+async fn secret(place: &Reference) -> Result<Secret, NatsError> {
+    let place = place.clone();
+    let read = tokio::task::spawn_blocking(move || place.read());
+    // only a runtime that ends drops it
+    let read = read
+        .await
+        .map_err(|e| NatsError::new(Kind::Unavailable, "the process ends").caused_by(e))?;
+    read.map_err(|e| NatsError::new(Kind::Denied, e.to_string()).caused_by(e))
 }

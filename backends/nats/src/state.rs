@@ -30,9 +30,9 @@ use compaction::Compaction;
 use entries::{Raw, Write, Written, read, write};
 use server_clock::ServerClock;
 
-mod compaction;
+pub(crate) mod compaction;
 mod entries;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod server_clock;
 
 /// The stream.
@@ -53,7 +53,8 @@ fn stream_config() -> stream::Config {
         max_messages: i64::try_from(KEYS_MAX + 2 * TOMBSTONES_MAX).unwrap_or(i64::MAX),
         discard: stream::DiscardPolicy::New,
         storage: stream::StorageType::File,
-        allow_rollup: true,
+        // a message that rolls up everything would be a purge by a publish
+        allow_rollup: false,
         // a follower may be behind: reads go to the leader
         allow_direct: false,
         allow_message_ttl: true,
@@ -246,7 +247,7 @@ impl State for NatsState {
 
     async fn watch(&self, prefix: &Prefix, after_revision: u64) -> Result<Watch> {
         let watcher = Watcher {
-            tail: Tail::after(&self.0.lattice, STREAM, keys::below(prefix), after_revision),
+            tail: Tail::after(&self.0.lattice, STREAM, vec![keys::below(prefix)], after_revision),
             state: self.clone(),
             ended: false,
         };
@@ -287,10 +288,10 @@ impl State for NatsState {
         let released = self.decide(key, |found| {
             let found = found.ok_or_else(|| rules::lease_over(key))?;
             rules::check_holder(&found, holder.as_bytes(), self.now_ms())?;
-            Ok((Write::Deletion, ()))
+            let gone_after_s = LEASE_GONE_AFTER_S;
+            Ok((Write::Release { gone_after_s }, ()))
         });
         released.await?;
-        self.0.compaction.deleted(&self.0.lattice, &self.0.stream);
         Ok(())
     }
 }
@@ -311,6 +312,9 @@ impl Watcher {
                         continue;
                     };
                     let raw = Raw::new(message.sequence, message.headers.as_ref(), message.payload);
+                    if raw.forgotten {
+                        continue;
+                    }
                     if raw.deleted {
                         let revision = raw.sequence;
                         return Some(Ok(Change::Deleted { key, revision }));

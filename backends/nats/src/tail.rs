@@ -45,7 +45,7 @@ pub(crate) enum Tailed {
 pub(crate) struct Tail {
     lattice: Lattice,
     stream: &'static str,
-    filter: String,
+    filters: Vec<String>,
     seen: u64,
     // of the stream that `seen` counts in; another one has begun anew
     created: Option<i64>,
@@ -56,20 +56,24 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// Everything after what the stream has now.
-    pub(crate) async fn from_now(lattice: &Lattice, stream: &'static str, filter: String) -> Result<Self, NatsError> {
+    pub(crate) async fn from_now(
+        lattice: &Lattice,
+        stream: &'static str,
+        filters: Vec<String>,
+    ) -> Result<Self, NatsError> {
         let (created, _, last) = state_of(lattice, stream).await?;
-        let mut tail = Self::after(lattice, stream, filter, last);
+        let mut tail = Self::after(lattice, stream, filters, last);
         tail.created = Some(created);
         tail.open().await?;
         Ok(tail)
     }
 
     /// Everything after `seen`.
-    pub(crate) fn after(lattice: &Lattice, stream: &'static str, filter: String, seen: u64) -> Self {
+    pub(crate) fn after(lattice: &Lattice, stream: &'static str, filters: Vec<String>, seen: u64) -> Self {
         Self {
             lattice: lattice.clone(),
             stream,
-            filter,
+            filters,
             seen,
             created: None,
             messages: None,
@@ -152,7 +156,7 @@ impl Tail {
             deliver_policy: DeliverPolicy::ByStartSequence {
                 start_sequence: self.seen + 1,
             },
-            filter_subject: self.filter.clone(),
+            filter_subjects: self.filters.clone(),
             replay_policy: ReplayPolicy::Instant,
             ..OrderedConfig::default()
         };

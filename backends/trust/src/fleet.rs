@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
-use wire::{Headers, Sender, Subject};
+use wire::{Code, ErrorBody, Headers, Role, Sender, Subject};
 
 use crate::core::book::Book;
 use crate::core::keys::{Identity, PublicKey};
@@ -206,6 +206,25 @@ impl Fleet {
         })?;
         self.window().hear(&stamp.sender, stamp.time_ms, stamp.nonce, now_ms)?;
         Ok(stamp)
+    }
+}
+
+impl Fleet {
+    /// The answer to a person whose role is too little for this request; the first statement of a person says the role.
+    pub(crate) fn lacks_role(&self, sender: &Sender, subject: &Subject) -> Option<ErrorBody> {
+        let Sender::Person(person) = sender else { return None };
+        let said = self.book().entry(sender).and_then(|entry| entry.row.role.clone());
+        let role = said.and_then(|role| role.parse::<Role>().ok());
+        let needed = wire::catalog::role_of(subject);
+        if role.is_some_and(|role| role >= needed) {
+            return None;
+        }
+        let has = role.map_or_else(|| "none".to_owned(), |role| role.to_string());
+        let what = format!("{}.{}", subject.concern(), subject.verb());
+        let message = format!("{what} needs the role {needed}; '{person}' has {has}; nothing was carried out");
+        let hint =
+            format!("windlass hosts token --person {person} --role {needed} --replace, on a member that may admit");
+        Some(ErrorBody::new(Code::Denied, message).hint(hint))
     }
 }
 

@@ -48,11 +48,14 @@ pub use fleet::{Fleet, FleetNow, Refused, Tell};
 pub use fuzzing::{hear_anything, seeds};
 pub use grants::{TOKEN_S_MAX, make_token};
 pub use join::join;
-pub use membership::Membership;
+pub use membership::{JOINS, Membership};
 pub use place::{Belonging, Place};
 pub use signed_bus::SignedBus;
 pub use signed_jobs::{JOB_MS_MAX, SignedJobs};
 pub use signed_state::SignedState;
+
+/// Below these hosts write in the state that they share: statements, grants and joins, which are signed; nonces that are claimed.
+pub const SHARED: [&str; 2] = [membership::ROOT, signed_bus::CLAIMS];
 
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, TrustError>;

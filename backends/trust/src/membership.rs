@@ -38,7 +38,7 @@ use founding::{first_key, found, kept, not_a_member};
 /// Where the latest statements stand.
 pub(crate) const MEMBERS: &str = "trust/members";
 /// Everything about membership.
-const ROOT: &str = "trust";
+pub(crate) const ROOT: &str = "trust";
 /// Where a host keeps the entries of its book.
 const OWN: &str = "members";
 /// Statements whose signer isn't known yet; more are passed over, and come again with the next start.
@@ -66,6 +66,7 @@ fn own_key(member: &wire::Sender) -> state::Result<Key> {
     Key::new(format!("{OWN}/{}/{}", member.kind(), member.name()))
 }
 
+pub use admitting::JOINS;
 pub(crate) use admitting::join_key;
 pub(crate) use founding::{below, blocking};
 

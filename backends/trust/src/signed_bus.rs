@@ -26,7 +26,7 @@ use crate::core::stamp::{Nonce, Stamp};
 use crate::fleet::Fleet;
 
 /// Where nonces are claimed.
-const CLAIMS: &str = "nonces";
+pub(crate) const CLAIMS: &str = "nonces";
 /// How long a claim stands, in milliseconds: longer than a request is in time, to both sides of the clock.
 const CLAIM_MS: u64 = 300_000;
 /// Claims under way at once; who comes beyond hears `busy`.
@@ -168,6 +168,11 @@ impl Door {
             Ok(stamp) => stamp,
             Err(reason) => return refuse(&self.fleet, delivery, reason),
         };
+        if let Some(error) = self.fleet.lacks_role(&stamp.sender, &delivery.subject) {
+            let (subject, authority) = (delivery.subject.as_str(), delivery.headers.authority.as_deref());
+            self.fleet.refuse(subject, authority, Refusal::Unauthorised);
+            return delivery.responder.answer(error_bytes(error));
+        }
         delivery.headers.sender = Some(stamp.sender.clone());
         let once = intent == Intent::ChangesOnce && delivery.headers.request_id.is_some();
         match &self.claims {

@@ -15,7 +15,8 @@ use crate::scratch::Scratch;
 /// As `scripts/deps.sh` pins it.
 const VERSION: &str = "1.75.2";
 const KEY_ID: &str = "WINDLASSTESTS0000001";
-const SECRET: &str = "windlass-tests-0000000000000000000000001";
+/// A planted one: [`crate::secrets`].
+const SECRET: &str = "planted-5ecret-rclone-000000000000000001";
 
 /// An `rclone serve s3`.
 #[derive(Debug)]

@@ -127,12 +127,20 @@ fn wire_and_ports_point_inwards() {
     allow("windlass-object", &["windlass-store"]);
     allow(
         "windlass-nats",
-        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+        &[
+            "windlass-wire",
+            "windlass-bus",
+            "windlass-state",
+            "windlass-jobs",
+            "windlass-secret",
+        ],
     );
     allow(
         "windlass-trust",
         &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
     );
+    allow("windlass-secret", &["windlass-wire"]);
+    allow("windlass-confine", &[]);
     allow("windlass-qcow2", &[]);
     allow("windlass-s3", &["windlass-store"]);
     allow("windlass-config", &["windlass-wire"]);

@@ -107,6 +107,7 @@ request!(
     Cluster,
     Changes,
     "Give a placement back",
+    Operator,
     RackRelease { id: SAMPLE_ID.into() },
     Released {
         id: SAMPLE_ID.into(),
@@ -121,6 +122,7 @@ request!(
     Cluster,
     ChangesOnce,
     "Add VMs to a placement's groups, in their home racks",
+    Operator,
     RackGrow {
         id: SAMPLE_ID.into(),
         vms: vec![VmSpec {
@@ -141,6 +143,7 @@ request!(
     Cluster,
     Changes,
     "Take VMs from a placement",
+    Operator,
     RackShrink {
         id: SAMPLE_ID.into(),
         count: 0,
@@ -156,6 +159,7 @@ request!(
     Cluster,
     Changes,
     "Move VMs off a host or a rack that is drained or lost",
+    Operator,
     RackEvacuate {
         host: Some("r17-h3".into()),
         rack: None,

@@ -300,6 +300,7 @@ request!(
     Cluster,
     Changes,
     "Add racks and hosts to the inventory, or change those that are there",
+    Admin,
     RackLoad {
         inventory: sample_inventory(),
         replace: false
@@ -314,6 +315,7 @@ request!(
     Cluster,
     Reads,
     "Show racks and hosts, and what is booked on them",
+    Viewer,
     RackInventory {
         rack: Some("r17".into()),
         after: None,
@@ -351,6 +353,7 @@ request!(
     Cluster,
     Changes,
     "Set a host's state: up, cordoned, draining or lost",
+    Operator,
     RackMark {
         host: "r17-h3".into(),
         state: HostState::Cordoned,
@@ -372,6 +375,7 @@ request!(
     Cluster,
     Changes,
     "Set or show what a tenant may have booked at once",
+    Admin,
     RackQuota {
         tenant: "ads".into(),
         quota: Some(sample_host()),
@@ -390,6 +394,7 @@ request!(
     Cluster,
     Changes,
     "Tell what a host really has, and hear what differs from what is booked",
+    Host,
     RackReport {
         host: "r17-h3".into(),
         vms: vec![ReportedVm {

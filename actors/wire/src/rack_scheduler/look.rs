@@ -140,6 +140,7 @@ request!(
     Cluster,
     Reads,
     "List placements, oldest first",
+    Viewer,
     RackList {
         tenant: Some("ads".into()),
         after: None,
@@ -165,6 +166,7 @@ request!(
     Cluster,
     Reads,
     "Show one placement",
+    Viewer,
     RackShow { id: SAMPLE_ID.into() },
     Placement::sample()
 );
@@ -176,6 +178,7 @@ request!(
     Cluster,
     Reads,
     "Say why groups are where they are, or why they don't fit",
+    Viewer,
     RackExplain {
         id: None,
         ask: Some(RackAsk::sample()),
@@ -204,6 +207,7 @@ request!(
     Cluster,
     Reads,
     "Say how many VMs of a kind fit, and what runs out first",
+    Viewer,
     RackWhatif {
         vm: VmSpec {
             count: 10,

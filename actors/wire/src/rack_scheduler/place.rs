@@ -204,6 +204,7 @@ request!(
     Cluster,
     ChangesOnce,
     "Place VMs in groups, each with a home rack, and commit to it",
+    Operator,
     RackPlace { ask: RackAsk::sample() },
     Placement::sample()
 );
@@ -215,6 +216,7 @@ request!(
     Cluster,
     Reads,
     "Say where VMs would go; nothing is changed",
+    Viewer,
     RackPlan { ask: RackAsk::sample() },
     PlanReport {
         fits: false,

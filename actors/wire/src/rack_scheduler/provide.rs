@@ -63,6 +63,7 @@ request!(
     Host,
     Changes,
     "Ask a host to make VMs",
+    Host,
     RackProvide {
         placement: SAMPLE_ID.into(),
         version: 1,
@@ -86,6 +87,7 @@ request!(
     Host,
     Changes,
     "Tell a host that VMs no longer belong to it",
+    Host,
     RackWithdraw {
         placement: SAMPLE_ID.into(),
         vms: vec!["g0-0".into()],

@@ -33,6 +33,7 @@ request!(
     Host,
     Changes,
     "Take a snapshot of all disks of a VM and of its definition",
+    Operator,
     SnapshotCreate {
         vm: "web1".into(),
         disks: sample_disks(),

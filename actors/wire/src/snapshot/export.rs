@@ -53,6 +53,7 @@ request!(
     Host,
     Changes,
     "Write a snapshot's disk as a new sparse file",
+    Admin,
     SnapshotExport {
         id: SAMPLE_ID.into(),
         vm: None,

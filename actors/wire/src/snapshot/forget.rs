@@ -35,6 +35,7 @@ request!(
     Host,
     Changes,
     "Forget a snapshot",
+    Admin,
     SnapshotForget {
         id: SAMPLE_ID.into(),
         force: false,

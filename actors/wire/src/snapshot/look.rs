@@ -102,6 +102,7 @@ request!(
     Host,
     Reads,
     "List snapshots, oldest first",
+    Viewer,
     SnapshotList {
         vm: Some("web1".into()),
         after: Some(SAMPLE_ID.into()),
@@ -121,6 +122,7 @@ request!(
     Host,
     Reads,
     "Show one snapshot",
+    Viewer,
     SnapshotShow {
         id: SAMPLE_ID.into(),
         vm: None,
@@ -136,6 +138,7 @@ request!(
     Host,
     Reads,
     "Compare two snapshots",
+    Viewer,
     SnapshotDiff {
         a: SAMPLE_ID.into(),
         b: SAMPLE_ID.into(),

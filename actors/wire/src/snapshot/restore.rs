@@ -112,6 +112,7 @@ request!(
     Host,
     Changes,
     "Put a snapshot's disks back in place",
+    Operator,
     sample_restore(),
     sample_accepted()
 );
@@ -123,6 +124,7 @@ request!(
     Host,
     Changes,
     "What a restore would do",
+    Operator,
     SnapshotPlan {
         restore: sample_restore()
     },
@@ -136,6 +138,7 @@ request!(
     Host,
     Changes,
     "Return to what was before the last restore",
+    Operator,
     SnapshotUndo {
         vm: "web1".into(),
         disks: vec![],

@@ -43,6 +43,7 @@ request!(
     Host,
     Changes,
     "Check that snapshots can be restored",
+    Operator,
     SnapshotVerify {
         id: None,
         quick: true,

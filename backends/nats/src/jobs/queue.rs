@@ -15,11 +15,12 @@ use wire::{ConcernName, HostId};
 
 use super::JobsOptions;
 use super::errors::{failed, unreadable};
+use super::records::QueueOf;
 use crate::error::NatsError;
 use crate::lattice::Lattice;
 
 /// The stream's name.
-pub(super) const STREAM: &str = "WINDLASS_JOBS";
+pub(crate) const STREAM: &str = "WINDLASS_JOBS";
 /// How often a message is sent that wasn't acknowledged. JetStream drops what it has had already.
 const PUBLISH_TRIES: u32 = 6;
 /// The pause before the second try, in milliseconds; each is twice the one before.
@@ -158,15 +159,8 @@ impl Queue {
         }
     }
 
-    /// Takes a message out whose job has ended; one that is gone is no error.
-    pub(super) async fn remove(&self, sequence: u64) {
-        if let Err(e) = self.stream.delete_message(sequence).await {
-            tracing::debug!(sequence, error = %e, "a message of an ended job was not removed; it is dropped when it comes");
-        }
-    }
-
-    /// The ids of all jobs that are not ended.
-    pub(super) async fn ids(&self) -> Result<Vec<JobId>> {
+    /// The ids of all jobs that have a message, and the queues that they wait in.
+    pub(super) async fn ids(&self) -> Result<Vec<(JobId, QueueOf)>> {
         let listed = self.stream.info_with_subjects(JobSubject::every()).await;
         let subjects: Vec<(String, usize)> = match listed {
             Ok(subjects) => subjects.try_collect().await,
@@ -176,7 +170,7 @@ impl Queue {
         let parsed = subjects
             .iter()
             .filter_map(|(subject, _)| JobSubject::parse(subject).ok());
-        Ok(parsed.map(|subject| subject.job()).collect())
+        Ok(parsed.map(|subject| (subject.job(), subject.host().cloned())).collect())
     }
 
     pub(super) async fn count(&self) -> Result<u64> {
@@ -190,10 +184,7 @@ impl Queue {
 
     /// The consumer of one queue; made when it isn't there.
     pub(super) async fn consumer(&self, concern: &ConcernName, host: Option<&HostId>) -> Result<PullConsumer> {
-        let name = match host {
-            Some(host) => format!("{concern}-on-{host}"),
-            None => format!("{concern}-on-any"),
-        };
+        let name = consumer_name(concern, host);
         let config = pull::Config {
             durable_name: Some(name.clone()),
             ack_policy: AckPolicy::Explicit,
@@ -206,6 +197,14 @@ impl Queue {
         };
         let made = self.stream.create_consumer(config).await;
         made.map_err(|e| failed(&format!("the queue {name}"), e))
+    }
+}
+
+/// What the consumer of a queue is called.
+pub(crate) fn consumer_name(concern: &ConcernName, host: Option<&HostId>) -> String {
+    match host {
+        Some(host) => format!("{concern}-on-{host}"),
+        None => format!("{concern}-on-any"),
     }
 }
 

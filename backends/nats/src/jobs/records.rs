@@ -1,7 +1,12 @@
 //! The records of jobs that were taken, and the request ids, in the key-value bucket `windlass_jobs`.
 //!
-//! Keys: `job.<id>`, `dead.<id>` (empty; which records are dead letters), `request.<hash>`. Reads go to the stream's leader:
-//! a replica may be behind.
+//! Keys: `job.<queue>.<id>`, `dead.<queue>.<id>` (which records are dead letters), `request.<queue>.<hash>`; the queue is a host, or
+//! `@any`. So a host's permissions can let it write what is said of its own jobs and of those that all hosts share, and no
+//! other's. Reads go to the stream's leader: a replica may be behind.
+//!
+//! Nothing is purged or deleted through the servers' API, for who may do that to one key may do it to all: a key is written over
+//! with a mark that it is gone, which the servers forget a moment later. The mark of a job whose message still waits stays: it
+//! tells whoever gets the message that there is nothing to do.
 
 use std::time::Duration;
 
@@ -11,24 +16,27 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, StorageType};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jobs::{NewJob, Record, Result};
+use jobs::{NewJob, Record, Result, Target};
 use serde::{Deserialize, Serialize};
+use wire::HostId;
 use wire::job::{Job, JobId};
+use wire::subject::JobSubject;
 
 use super::errors::{failed, unreadable};
 use crate::error::NatsError;
 use crate::lattice::Lattice;
 
 /// A bucket is a stream of this name, and its keys are these subjects.
-pub(super) const STREAM: &str = "KV_windlass_jobs";
-const SUBJECTS: &str = "$KV.windlass_jobs";
+pub(crate) const STREAM: &str = "KV_windlass_jobs";
+pub(crate) const SUBJECTS: &str = "$KV.windlass_jobs";
 /// How often a write is tried whose fate is not known.
 const WRITE_TRIES: u32 = 6;
 /// The pause before the second try, in milliseconds; each is twice the one before.
 const WRITE_AGAIN_MS: u64 = 100;
 /// The header that marks a key as deleted.
 const OPERATION: &str = "KV-Operation";
-const ROLLUP: &str = "Nats-Rollup";
+/// How long a mark stays that a key is gone: as short as the servers can.
+const MARK_KEPT: Duration = Duration::from_secs(1);
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,23 +84,37 @@ pub(super) fn digest(request: &serde_json::Value) -> String {
     blake3::hash(request.to_string().as_bytes()).to_hex().to_string()
 }
 
-fn job_key(id: &JobId) -> String {
-    format!("job.{id}")
+/// Whose queue a job is in: a host's, or the one that all hosts share.
+pub(super) type QueueOf = Option<HostId>;
+
+fn job_key(queue: &QueueOf, id: &JobId) -> String {
+    format!("job.{}.{id}", JobSubject::queue_token(queue.as_ref()))
 }
 
-fn dead_key(id: &JobId) -> String {
-    format!("dead.{id}")
+fn dead_key(queue: &QueueOf, id: &JobId) -> String {
+    format!("dead.{}.{id}", JobSubject::queue_token(queue.as_ref()))
 }
 
 /// Request ids are free text; concern and kind are part of them.
-pub(super) fn request_key(concern: &str, kind: &str, request_id: &str) -> String {
+pub(super) fn request_key(queue: &QueueOf, concern: &str, kind: &str, request_id: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in [concern, kind, request_id] {
         hasher
             .update(&(part.len() as u64).to_le_bytes())
             .update(part.as_bytes());
     }
-    format!("request.{}", hasher.finalize().to_hex())
+    format!(
+        "request.{}.{}",
+        JobSubject::queue_token(queue.as_ref()),
+        hasher.finalize().to_hex()
+    )
+}
+
+fn queue_of(target: &Target) -> QueueOf {
+    match target {
+        Target::Host(host) => Some(host.clone()),
+        Target::Any => None,
+    }
 }
 
 /// Ids come from people too; a key takes no wildcard.
@@ -109,17 +131,34 @@ impl Records {
             max_messages_per_subject: 1,
             discard: DiscardPolicy::New,
             storage: StorageType::File,
-            allow_rollup: true,
+            // a message that rolls up everything would be a purge by a publish
+            allow_rollup: false,
             deny_delete: true,
             allow_message_ttl: true,
             // a replica may be behind, and a look at old records costs work
             allow_direct: false,
             ..stream::Config::default()
         };
-        Ok(Self {
+        let records = Self {
             context: lattice.jetstream().clone(),
             stream: lattice.stream(config).await?,
-        })
+        };
+        records.warn_of_old_ones().await;
+        Ok(records)
+    }
+
+    /// Builds before 0.1.0 had keys without a queue, which nobody reads any more.
+    async fn warn_of_old_ones(&self) {
+        if let Ok(listed) = self.stream.info_with_subjects(format!("{SUBJECTS}.job.*")).await
+            && let Ok(subjects) = listed.try_collect::<Vec<(String, usize)>>().await
+            && !subjects.is_empty()
+        {
+            tracing::warn!(
+                records = subjects.len(),
+                "records of jobs of an earlier build are not read any more; once all hosts are of this build: \
+                 nats stream purge {STREAM} --subject '{SUBJECTS}.job.*'"
+            );
+        }
     }
 
     async fn read(&self, key: &str) -> Result<Option<Found>> {
@@ -170,12 +209,24 @@ impl Records {
         }
     }
 
-    /// The record of a job, and its revision; the revision of a deleted one is what a new one has to follow.
-    pub(super) async fn get(&self, id: &JobId) -> Result<(Option<Kept>, u64)> {
+    /// The record of a job, and its revision; that of a deleted one is the revision of its mark, that of none is 0.
+    pub(super) async fn get(&self, queue: &QueueOf, id: &JobId) -> Result<(Option<Kept>, u64)> {
         if !is_id(id) {
             return Ok((None, 0));
         }
-        let Some(found) = self.read(&job_key(id)).await? else {
+        self.read_record(&job_key(queue, id), id).await
+    }
+
+    /// The same of a job whose queue isn't known; costs the servers more.
+    pub(super) async fn find(&self, id: &JobId) -> Result<(Option<Kept>, u64)> {
+        if !is_id(id) {
+            return Ok((None, 0));
+        }
+        self.read_record(&format!("job.*.{id}"), id).await
+    }
+
+    async fn read_record(&self, key: &str, id: &JobId) -> Result<(Option<Kept>, u64)> {
+        let Some(found) = self.read(key).await? else {
             return Ok((None, 0));
         };
         if found.is_deleted {
@@ -193,61 +244,90 @@ impl Records {
             serde_json::to_vec(kept).map_err(|e| unreadable(&format!("the record of job {id}, to be written,"), e))?,
         );
         let message = PublishMessage::build().payload(payload.clone());
-        match self.write(&job_key(id), message, revision, &payload).await? {
+        match self
+            .write(&job_key(&kept.record.job.target, id), message, revision, &payload)
+            .await?
+        {
             Written::At(revision) => Ok(Some(revision)),
             Written::Overtaken => Ok(None),
         }
     }
 
-    async fn purge(&self, key: &str, revision: u64) -> Result<bool> {
-        let message = PublishMessage::build().header(OPERATION, "PURGE").header(ROLLUP, "sub");
-        let written = self.write(key, message, revision, &[]).await?;
-        Ok(matches!(written, Written::At(_)))
+    /// Writes the mark over a key that still has `revision`; for good where it `stays`.
+    async fn mark_gone(&self, key: &str, revision: u64, stays: bool) -> Result<bool> {
+        let mark = PublishMessage::build().header(OPERATION, "PURGE");
+        let mark = if stays { mark } else { mark.ttl(MARK_KEPT) };
+        Ok(matches!(self.write(key, mark, revision, &[]).await?, Written::At(_)))
     }
 
-    /// Forgets a record that still has `revision`.
-    pub(super) async fn forget(&self, id: &JobId, revision: u64) -> Result<bool> {
-        let gone = self.purge(&job_key(id), revision).await?;
-        if gone {
-            // the mark that it was there goes too: ids never come again
-            self.drop_mark(&job_key(id)).await;
+    /// Forgets a record that still has `revision`. Where the job's message still waits the mark stays, until
+    /// [`Records::message_gone`].
+    pub(super) async fn forget(&self, queue: &QueueOf, id: &JobId, revision: u64, is_waiting: bool) -> Result<bool> {
+        self.mark_gone(&job_key(queue, id), revision, is_waiting).await
+    }
+
+    /// The message of a forgotten job is gone: so may its mark be.
+    pub(super) async fn message_gone(&self, queue: &QueueOf, id: &JobId, revision: u64) {
+        self.drop_key(&job_key(queue, id), Some(revision)).await;
+    }
+
+    /// Forgets a key, whatever it says, or where it still has that revision. A failure leaves it, which is no harm.
+    async fn drop_key(&self, key: &str, revision: Option<u64>) {
+        let dropped = async {
+            let revision = match revision {
+                Some(revision) => revision,
+                None => match self.read(key).await? {
+                    Some(found) if !found.is_deleted => found.revision,
+                    _ => return Ok(false),
+                },
+            };
+            self.mark_gone(key, revision, false).await
+        };
+        if let Err(e) = dropped.await {
+            tracing::debug!(key, error = %e, "a key that is of no more use stays");
         }
-        Ok(gone)
     }
 
-    async fn drop_mark(&self, key: &str) {
-        let dropped = self.stream.purge().filter(format!("{SUBJECTS}.{key}")).await;
-        if let Err(e) = dropped {
-            tracing::debug!(key, error = %e, "a purged key's mark stays");
-        }
-    }
-
-    /// The ids of all records, or of all dead letters.
-    pub(super) async fn ids(&self, dead: bool) -> Result<Vec<JobId>> {
+    /// All records, or all dead letters, with the queues that they are of.
+    pub(super) async fn ids(&self, dead: bool) -> Result<Vec<(JobId, QueueOf)>> {
         let prefix = match dead {
             true => format!("{SUBJECTS}.dead."),
             false => format!("{SUBJECTS}.job."),
         };
-        let listed = self.stream.info_with_subjects(format!("{prefix}*")).await;
+        let listed = self.stream.info_with_subjects(format!("{prefix}*.*")).await;
         let subjects: Vec<(String, usize)> = match listed {
             Ok(subjects) => subjects.try_collect().await,
             Err(e) => Err(e),
         }
         .map_err(|e| failed("listing the records", e))?;
-        let ids = subjects.iter().filter_map(|(subject, _)| subject.strip_prefix(&prefix));
-        Ok(ids.map(|id| JobId(id.to_owned())).collect())
+        let filed = |subject: &String| {
+            let (queue, id) = subject.strip_prefix(&prefix)?.split_once('.')?;
+            Some((JobId(id.to_owned()), JobSubject::queue_of_token(queue).ok()?))
+        };
+        Ok(subjects.iter().filter_map(|(subject, _)| filed(subject)).collect())
     }
 
     /// Notes that a job is, or is about to be, a dead letter.
-    pub(super) async fn note_dead(&self, id: &JobId) -> Result<()> {
-        let message = PublishMessage::build().payload(Bytes::from_static(b"dead"));
-        // already noted is as good
-        self.write(&dead_key(id), message, 0, b"dead").await.map(|_| ())
+    pub(super) async fn note_dead(&self, queue: &QueueOf, id: &JobId) -> Result<()> {
+        let key = dead_key(queue, id);
+        let noted = async |revision| {
+            let message = PublishMessage::build().payload(Bytes::from_static(b"dead"));
+            let written = self.write(&key, message, revision, b"dead").await?;
+            Result::Ok(matches!(written, Written::At(_)))
+        };
+        if noted(0).await? {
+            return Ok(());
+        }
+        // already noted is as good; a mark that it isn't any more is written over
+        match self.read(&key).await? {
+            Some(found) if found.is_deleted => noted(found.revision).await.map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// It is none any more.
-    pub(super) async fn unnote_dead(&self, id: &JobId) {
-        self.drop_mark(&dead_key(id)).await;
+    pub(super) async fn unnote_dead(&self, queue: &QueueOf, id: &JobId) {
+        self.drop_key(&dead_key(queue, id), None).await;
     }
 
     /// Gives a request id to a job, unless it names one already: then that one.
@@ -258,7 +338,7 @@ impl Records {
         job: &JobId,
         keep_ms: u64,
     ) -> Result<Option<Named>> {
-        let key = request_key(&new.concern, &new.kind, request_id);
+        let key = request_key(&queue_of(&new.target), &new.concern, &new.kind, request_id);
         let named = Named {
             job: job.clone(),
             digest: digest(&new.request),
@@ -266,14 +346,20 @@ impl Records {
         };
         let payload =
             Bytes::from(serde_json::to_vec(&named).map_err(|e| unreadable("a request id, to be written,", e))?);
+        let mut revision = 0;
         loop {
             let message = PublishMessage::build()
                 .payload(payload.clone())
                 .ttl(Duration::from_millis(keep_ms.max(1_000)));
-            if let Written::At(_) = self.write(&key, message, 0, &payload).await? {
+            if let Written::At(_) = self.write(&key, message, revision, &payload).await? {
                 return Ok(None);
             }
+            revision = 0;
             if let Some(found) = self.read(&key).await? {
+                if found.is_deleted {
+                    revision = found.revision;
+                    continue;
+                }
                 let known: Named = serde_json::from_slice(&found.payload).map_err(|e| unreadable("a request id", e))?;
                 return Ok(Some(known).filter(|known| known.job != *job));
             }
@@ -284,7 +370,8 @@ impl Records {
     /// Takes a request id back that names this job; an error leaves it, which is no harm: the next submit queues its job.
     pub(super) async fn unname(&self, job: &Job) {
         if let Some(request_id) = &job.request_id {
-            self.drop_mark(&request_key(&job.concern, &job.kind, request_id)).await;
+            let key = request_key(&job.target, &job.concern, &job.kind, request_id);
+            self.drop_key(&key, None).await;
         }
     }
 
@@ -294,8 +381,8 @@ impl Records {
         let Some(request_id) = &job.request_id else {
             return Ok(());
         };
-        let key = request_key(&job.concern, &job.kind, request_id);
-        let Some(found) = self.read(&key).await? else {
+        let key = request_key(&job.target, &job.concern, &job.kind, request_id);
+        let Some(found) = self.read(&key).await?.filter(|found| !found.is_deleted) else {
             return Ok(());
         };
         let mut named: Named = serde_json::from_slice(&found.payload).map_err(|e| unreadable("a request id", e))?;

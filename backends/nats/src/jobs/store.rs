@@ -1,6 +1,6 @@
 //! The port.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use jobs::{
 use tokio::time::Instant;
 use wire::job::{Job, JobId, JobState, Progress};
 
-use super::records::{Kept, Named, digest};
+use super::records::{Kept, Named, QueueOf, digest};
 use super::{Held, Inner, JetstreamJobs, lock};
 
 /// Progress is written to the record at most this often; followers hear it by events.
@@ -37,20 +37,42 @@ impl Inner {
     async fn look_up(&self, id: &JobId) -> Result<(Kept, u64)> {
         // a job may be taken, or end, between the two looks
         for _ in 0..2 {
-            let (kept, revision) = self.records.get(id).await?;
-            if let Some(kept) = kept {
-                return Ok((kept, revision));
-            }
-            if let Some(waiting) = self.queue.find(id).await? {
-                let kept = Kept {
-                    record: waiting.record,
-                    message: waiting.sequence,
-                    beats: 0,
-                };
-                return Ok((kept, revision));
+            let (kept, revision) = self.records.find(id).await?;
+            if let Some(found) = self.seen(id, kept, revision).await? {
+                return Ok(found);
             }
         }
         Err(JobsError::not_found(id))
+    }
+
+    /// The same where its queue is known.
+    async fn look_up_in(&self, queue: &QueueOf, id: &JobId) -> Result<(Kept, u64)> {
+        for _ in 0..2 {
+            let (kept, revision) = self.records.get(queue, id).await?;
+            if let Some(found) = self.seen(id, kept, revision).await? {
+                return Ok(found);
+            }
+        }
+        Err(JobsError::not_found(id))
+    }
+
+    async fn seen(&self, id: &JobId, kept: Option<Kept>, revision: u64) -> Result<Option<(Kept, u64)>> {
+        match (kept, revision) {
+            (Some(kept), revision) => Ok(Some((kept, revision))),
+            // forgotten; its message may wait to be dropped
+            (None, 1..) => Err(JobsError::not_found(id)),
+            (None, 0) => {
+                let waiting = self.queue.find(id).await?;
+                Ok(waiting.map(|waiting| {
+                    let kept = Kept {
+                        record: waiting.record,
+                        message: waiting.sequence,
+                        beats: 0,
+                    };
+                    (kept, revision)
+                }))
+            }
+        }
     }
 
     async fn submit(&self, new: NewJob) -> Result<Submitted> {
@@ -122,7 +144,8 @@ impl Inner {
                 (held.kept, held.revision, held.written_at) = (after, revision, Instant::now());
                 return Ok(());
             }
-            let (theirs, revision) = self.records.get(&ticket.job).await?;
+            let queue = held.kept.record.job.target.clone();
+            let (theirs, revision) = self.records.get(&queue, &ticket.job).await?;
             let mut theirs = theirs.ok_or_else(|| JobsError::not_found(&ticket.job))?;
             theirs.record.holds(ticket)?;
             // what wasn't written yet is newer than what is
@@ -225,25 +248,12 @@ impl Inner {
                 continue;
             }
             if kept.record.job.state.is_final() {
-                self.take_out(&kept).await?;
+                // its message is dropped when it comes
                 self.forget_old().await;
             }
             return Ok(kept.record.job);
         }
         Err(overtaken(id))
-    }
-
-    /// Takes the message of an ended job out of its queue.
-    async fn take_out(&self, kept: &Kept) -> Result<()> {
-        match kept.message {
-            0 => {
-                if let Some(waiting) = self.queue.find(&kept.record.job.id).await? {
-                    self.queue.remove(waiting.sequence).await;
-                }
-            }
-            sequence => self.queue.remove(sequence).await,
-        }
-        Ok(())
     }
 
     async fn retry(&self, id: &JobId) -> Result<Job> {
@@ -257,7 +267,9 @@ impl Inner {
         let again = format!(".{}", after.record.retries);
         after.message = self.queue.publish(&after.record, Some(&again)).await?;
         match self.records.swap(&after, revision).await {
-            Ok(Some(_)) if kept.record.job.state == JobState::Dead => self.records.unnote_dead(id).await,
+            Ok(Some(_)) if kept.record.job.state == JobState::Dead => {
+                self.records.unnote_dead(&after.record.job.target, id).await;
+            }
             Ok(_) => {}
             Err(e) => tracing::debug!(job = %id, error = %e, "queued again; its record says so when it is taken"),
         }
@@ -265,19 +277,15 @@ impl Inner {
     }
 
     async fn list(&self, jobs_max: usize, state: Option<JobState>) -> Result<Vec<Job>> {
-        let mut ids: BTreeSet<JobId> = self
-            .records
-            .ids(state == Some(JobState::Dead))
-            .await?
-            .into_iter()
-            .collect();
-        if state != Some(JobState::Dead) {
+        let is_dead = state == Some(JobState::Dead);
+        let mut ids: BTreeMap<JobId, QueueOf> = self.records.ids(is_dead).await?.into_iter().collect();
+        if !is_dead {
             ids.extend(self.queue.ids().await?);
         }
-        let newest_first: Vec<JobId> = ids.into_iter().rev().collect();
+        let newest_first: Vec<(JobId, QueueOf)> = ids.into_iter().rev().collect();
         let looks = newest_first
             .into_iter()
-            .map(|id| async move { self.look_up(&id).await });
+            .map(|(id, queue)| async move { self.look_up_in(&queue, &id).await });
         let mut found = futures::stream::iter(looks).buffered(READS_AT_ONCE).boxed();
         let mut jobs = Vec::new();
         let jobs_max = jobs_max.min(LIST_JOBS_MAX);
@@ -298,7 +306,9 @@ impl Inner {
     /// would come only when its lease is over.
     async fn recover(&self, worker: &Worker) -> Result<()> {
         let open = self.queue.ids().await?;
-        let looks = open.into_iter().map(|id| async move { self.records.get(&id).await });
+        let looks = open
+            .into_iter()
+            .map(|(id, queue)| async move { self.records.get(&queue, &id).await });
         let reads = futures::stream::iter(looks).buffered(READS_AT_ONCE).boxed();
         let found: Vec<(Option<Kept>, u64)> = reads.try_collect().await?;
         for (kept, revision) in found {
@@ -313,19 +323,12 @@ impl Inner {
             kept.beats += 1;
             let job = kept.record.job.clone();
             if job.state == JobState::Dead {
-                self.records.note_dead(&job.id).await?;
+                self.records.note_dead(&job.target, &job.id).await?;
             }
-            if self.records.swap(&kept, revision).await?.is_none() {
-                continue;
-            }
-            let mut stays = 0;
-            if !job.state.is_final() {
+            // the old message is dropped when it comes
+            if self.records.swap(&kept, revision).await?.is_some() && !job.state.is_final() {
                 let name = format!(".{}.{}", kept.record.retries, worker.boot);
-                // when its acknowledgement is lost, this may be the old message
-                stays = self.queue.publish(&kept.record, Some(&name)).await?;
-            }
-            if stays != kept.message {
-                self.queue.remove(kept.message).await;
+                self.queue.publish(&kept.record, Some(&name)).await?;
             }
         }
         Ok(())
@@ -340,32 +343,54 @@ impl Inner {
         }
     }
 
+    /// This host forgets its own jobs and those that all hosts share; the others look after theirs.
     async fn forget_now(&self) -> Result<()> {
         // in this order: what is taken meanwhile is in no list of ended ones, or is found running
-        let open: BTreeSet<JobId> = self.queue.ids().await?.into_iter().collect();
-        let dead: BTreeSet<JobId> = self.records.ids(true).await?.into_iter().collect();
-        let ended: BTreeSet<JobId> = self
-            .records
-            .ids(false)
-            .await?
+        let waiting: BTreeSet<JobId> = self.queue.ids().await?.into_iter().map(|(id, _)| id).collect();
+        let dead: BTreeSet<JobId> = self.records.ids(true).await?.into_iter().map(|(id, _)| id).collect();
+        let recorded: BTreeMap<JobId, QueueOf> = self.records.ids(false).await?.into_iter().collect();
+        // of those that have a message, the record tells: a job may end before its message is dropped
+        let mut unsure = recorded.clone();
+        unsure.retain(|id, _| waiting.contains(id));
+        let looks = unsure
             .into_iter()
-            .filter(|id| !open.contains(id))
-            .collect();
-        let kept_max = self.limits().jobs_kept_max;
-        for (ids, most) in [
-            (ended.difference(&dead).collect::<Vec<_>>(), kept_max),
-            (ended.intersection(&dead).collect(), DEAD_JOBS_MAX),
+            .map(|(id, queue)| async move { Result::Ok(self.records.get(&queue, &id).await?.0) });
+        let looked: Vec<Option<Kept>> = futures::stream::iter(looks)
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let is_over = |kept: Kept| kept.record.job.state.is_final().then_some(kept.record.job.id);
+        let over: BTreeSet<JobId> = looked.into_iter().flatten().filter_map(is_over).collect();
+        let ended = |is_dead: bool| {
+            let ended = recorded
+                .iter()
+                .filter(|(id, _)| !waiting.contains(*id) || over.contains(*id));
+            let ended = ended.filter(|(id, _)| dead.contains(*id) == is_dead);
+            ended.collect::<Vec<(&JobId, &QueueOf)>>()
+        };
+        for (filed, most) in [
+            (ended(false), self.limits().jobs_kept_max),
+            (ended(true), DEAD_JOBS_MAX),
         ] {
-            let too_many = ids.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
-            for id in ids.into_iter().take(too_many) {
-                self.forget_one(id).await?;
+            let too_many = filed.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX));
+            for (id, queue) in filed.into_iter().take(too_many) {
+                if self.is_ours(queue) {
+                    self.forget_one(queue, id, waiting.contains(id)).await?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn forget_one(&self, id: &JobId) -> Result<()> {
-        let (Some(kept), revision) = self.records.get(id).await? else {
+    fn is_ours(&self, queue: &QueueOf) -> bool {
+        match (queue, &self.host) {
+            (Some(queue), Some(host)) => queue == host,
+            _ => true,
+        }
+    }
+
+    async fn forget_one(&self, queue: &QueueOf, id: &JobId, is_waiting: bool) -> Result<()> {
+        let (Some(kept), revision) = self.records.get(queue, id).await? else {
             return Ok(());
         };
         if !kept.record.job.state.is_final() {
@@ -375,8 +400,8 @@ impl Inner {
         self.records
             .note_forgotten(&kept.record, self.limits().idempotency_keep_ms)
             .await?;
-        if self.records.forget(id, revision).await? && kept.record.job.state == JobState::Dead {
-            self.records.unnote_dead(id).await;
+        if self.records.forget(queue, id, revision, is_waiting).await? && kept.record.job.state == JobState::Dead {
+            self.records.unnote_dead(queue, id).await;
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Inner {
             Err(e) => {
                 // it would come for ever
                 tracing::error!(sequence, error = %e, "a message of the queue is no job; it was taken out");
-                self.queue.remove(sequence).await;
+                acknowledge(&mut Some(parcel)).await;
                 return Ok(None);
             }
         };
@@ -91,7 +91,7 @@ impl Inner {
                 Looked::Nothing => return Ok(None),
                 Looked::Again => {}
                 Looked::Watch(revision) => {
-                    if !self.stands_still(&arrived.job.id, revision, &parcel, until).await {
+                    if !self.stands_still(&arrived, revision, &parcel, until).await {
                         return Ok(None);
                     }
                 }
@@ -107,8 +107,14 @@ impl Inner {
         sequence: u64,
         parcel: &mut Option<Parcel>,
     ) -> Result<Looked> {
-        let id = &arrived.job.id;
-        let (kept, revision) = self.records.get(id).await?;
+        let (id, queue) = (&arrived.job.id, &arrived.job.target);
+        let (kept, revision) = self.records.get(queue, id).await?;
+        if kept.is_none() && revision > 0 {
+            // ended, and forgotten since
+            acknowledge(parcel).await;
+            self.records.message_gone(queue, id, revision).await;
+            return Ok(Looked::Nothing);
+        }
         let meaning = decide(
             kept.as_ref(),
             Arrived {
@@ -178,7 +184,7 @@ impl Inner {
         };
         lock(&self.watched).remove(id);
         if was_dead {
-            self.records.unnote_dead(id).await;
+            self.records.unnote_dead(queue, id).await;
         }
         let Some(message) = parcel.take().and_then(Parcel::keep) else {
             return Ok(Looked::Nothing);
@@ -198,7 +204,7 @@ impl Inner {
     async fn set_aside(&self, kept: &Kept, revision: u64, parcel: &mut Option<Parcel>) -> Result<Looked> {
         let id = &kept.record.job.id;
         if kept.record.job.state == wire::job::JobState::Dead {
-            self.records.note_dead(id).await?;
+            self.records.note_dead(&kept.record.job.target, id).await?;
         }
         if self.records.swap(kept, revision).await?.is_none() {
             return Ok(Looked::Again);
@@ -229,7 +235,7 @@ impl Inner {
     /// ended.
     async fn stands_still(
         &self,
-        id: &JobId,
+        arrived: &Record,
         revision: u64,
         parcel: &Option<Parcel>,
         until: &mut BoxFuture<'static, ()>,
@@ -237,13 +243,14 @@ impl Inner {
         if let Some(message) = parcel.as_ref().and_then(Parcel::message) {
             let _else_it_comes_again = message.ack_with(AckKind::Progress).await;
         }
+        let (id, queue) = (&arrived.job.id, &arrived.job.target);
         let since = lock(&self.watched).get(id).map(|(_, since)| *since);
         let ready = since.unwrap_or_else(Instant::now) + self.lease() / 2 + Duration::from_millis(1);
         tokio::select! {
             () = until => return false,
             () = tokio::time::sleep_until(ready) => {}
         }
-        match self.records.get(id).await {
+        match self.records.get(queue, id).await {
             Ok((_, now)) => now == revision,
             Err(_) => false,
         }

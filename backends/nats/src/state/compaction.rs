@@ -1,7 +1,8 @@
 //! Deletions are remembered for watches, the newest [`TOMBSTONES_MAX`] of them; below the floor they are forgotten.
 //!
 //! Whoever deletes much looks now and then. The floor is raised before the markers go, so a watch that is behind it hears
-//! `Compacted` and misses nothing in silence.
+//! `Compacted` and misses nothing in silence. A marker goes by being written over with a message that the servers forget a moment
+//! later: who could delete one message through their API could delete any.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +10,9 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures::StreamExt;
-use state::{Kind, Result, StateError, TOMBSTONES_MAX};
+use state::{Key, Kind, Result, StateError, TOMBSTONES_MAX};
 
-use super::entries::Raw;
+use super::entries::{Raw, Write, write};
 use super::keys;
 use crate::acknowledged::keep;
 use crate::lattice::Lattice;
@@ -19,7 +20,7 @@ use crate::lattice::Lattice;
 /// How many deletions of one process bring it to look.
 const LOOK_EVERY: u64 = TOMBSTONES_MAX / 2;
 
-fn floor_subject() -> String {
+pub(crate) fn floor_subject() -> String {
     // no key has this subject: behind a '=' there would be two digits
     format!("{}=floor", keys::ROOT)
 }
@@ -61,24 +62,28 @@ pub(crate) async fn compact(lattice: &Lattice, stream: &Stream, kept_max: u64) -
     let excess = markers
         .len()
         .saturating_sub(usize::try_from(kept_max).unwrap_or(usize::MAX));
-    markers.sort_unstable();
+    markers.sort_unstable_by_key(|(sequence, _)| *sequence);
     markers.truncate(excess);
-    let Some(raised) = markers.last() else { return Ok(0) };
+    let Some((raised, _)) = markers.last() else {
+        return Ok(0);
+    };
     if floor(stream).await? < *raised {
         let kept = keep(lattice, &floor_subject(), HeaderMap::new(), raised.to_string().into()).await;
         kept.map_err(|e| failed(&e))?;
     }
-    for sequence in &markers {
-        // one that was overwritten meanwhile is gone already
-        if let Err(error) = stream.delete_message(*sequence).await {
-            tracing::debug!(sequence, %error, "a marker was not removed");
+    let mut gone = 0;
+    for (sequence, key) in &markers {
+        // one that was written over meanwhile is gone already
+        match write(lattice, key, Write::Oblivion, Some(*sequence)).await {
+            Ok(_) => gone += 1,
+            Err(error) => tracing::debug!(sequence, %error, "a marker was not removed"),
         }
     }
-    Ok(markers.len())
+    Ok(gone)
 }
 
-/// The sequences of all markers.
-async fn markers(stream: &Stream) -> Result<Vec<u64>> {
+/// The sequences and keys of all markers.
+async fn markers(stream: &Stream) -> Result<Vec<(u64, Key)>> {
     let config = OrderedConfig {
         filter_subject: format!("{}>", keys::ROOT),
         headers_only: true,
@@ -94,8 +99,12 @@ async fn markers(stream: &Stream) -> Result<Vec<u64>> {
         let message = message.map_err(|e| failed(&e))?;
         let info = message.info().map_err(|e| failed(&e))?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
-        if Raw::new(sequence, message.headers.as_ref(), message.payload.clone()).deleted {
-            found.push(sequence);
+        let raw = Raw::new(sequence, message.headers.as_ref(), message.payload.clone());
+        if raw.deleted
+            && !raw.forgotten
+            && let Some(key) = keys::key(&message.subject)
+        {
+            found.push((sequence, key));
         }
         if pending == 0 {
             break;

@@ -14,6 +14,8 @@ use crate::replies::NoAnswer;
 const EXPIRES: &str = "Windlass-Expires-Ms";
 /// What NATS's key-value clients look at.
 const OPERATION: &str = "KV-Operation";
+/// The deletion of the key is forgotten, and this message goes in a moment.
+const FORGOTTEN: &str = "Windlass-Forgotten";
 /// The sequence that the key's message must have; 0 for none.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// JetStream: the expected sequence was another one.
@@ -27,6 +29,8 @@ pub(crate) struct Raw {
     pub(crate) sequence: u64,
     pub(crate) value: Bytes,
     pub(crate) deleted: bool,
+    /// Its deletion is no longer remembered.
+    pub(crate) forgotten: bool,
     /// By the servers' clock.
     pub(crate) expires_ms: Option<i128>,
 }
@@ -38,6 +42,7 @@ impl Raw {
             sequence,
             value,
             deleted: header(OPERATION).is_some_and(|op| op == "DEL" || op == "PURGE"),
+            forgotten: header(FORGOTTEN).is_some(),
             expires_ms: header(EXPIRES).and_then(|text| text.parse().ok()),
         }
     }
@@ -66,6 +71,12 @@ pub(crate) enum Write {
         gone_after_s: u64,
     },
     Deletion,
+    /// The end of a lease before its time: remembered for a while, as the lease would have been.
+    Release {
+        gone_after_s: u64,
+    },
+    /// Over a deletion: nobody needs to remember it.
+    Oblivion,
 }
 
 /// What came of a write.
@@ -95,6 +106,18 @@ pub(crate) async fn write(lattice: &Lattice, key: &Key, what: Write, expected: O
             headers.insert(OPERATION, "DEL");
             Bytes::new()
         }
+        Write::Release { gone_after_s } => {
+            headers.insert(OPERATION, "DEL");
+            headers.insert("Nats-TTL", format!("{gone_after_s}s"));
+            Bytes::new()
+        }
+        Write::Oblivion => {
+            headers.insert(OPERATION, "PURGE");
+            headers.insert(FORGOTTEN, "1");
+            // as short as the servers can
+            headers.insert("Nats-TTL", "1s");
+            Bytes::new()
+        }
     };
     rules::check_value(key, &value)?;
     if let Some(sequence) = expected {
@@ -111,6 +134,7 @@ fn not_written(key: &Key, why: NotKept) -> StateError {
     let kind = match &why {
         NotKept::Refused(refusal) if FULL.contains(&refusal.err_code) => Kind::Full,
         NotKept::NotSent(NoAnswer::TooLarge(_) | NoAnswer::Refused(_)) => Kind::Invalid,
+        NotKept::NotSent(NoAnswer::Forbidden) => Kind::Denied,
         NotKept::Unreadable(_) => Kind::Corrupt,
         _ => Kind::Unavailable,
     };

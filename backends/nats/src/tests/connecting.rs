@@ -46,7 +46,7 @@ async fn who_is_not_let_in_hears_denied() {
         let file = scratch.join("user");
         std::fs::write(&file, text).unwrap();
         let mut settings = settings(&server.url());
-        settings.credentials = Credentials::UserFile(file);
+        settings.credentials = Credentials::UserFile(file.into());
         settings
     };
     let wrong = Lattice::connect(with("web1\nnever\n"), Some(Duration::from_secs(1)))
@@ -74,7 +74,7 @@ async fn settings_that_can_not_be_used_are_refused() {
     assert_eq!(kind(&["nats://u:pw@127.0.0.1:1"]).await, Kind::Invalid);
     assert_eq!(kind(&["ftp://127.0.0.1"]).await, Kind::Invalid);
     let mut missing = settings("nats://127.0.0.1:1");
-    missing.credentials = Credentials::CredsFile("/no/such/file".into());
+    missing.credentials = Credentials::CredsFile(secret::Reference::File("/no/such/file".into()));
     assert_eq!(
         Lattice::connect(missing, PATIENCE).await.unwrap_err().kind,
         Kind::Denied

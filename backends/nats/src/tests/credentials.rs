@@ -103,7 +103,7 @@ async fn an_nkey_is_who_its_seed_is() {
         let seed = pair.seed().unwrap();
         std::fs::write(&place, format!("{seed}\n")).unwrap();
         let settings = Settings {
-            credentials: Credentials::NkeyFile(place),
+            credentials: Credentials::NkeyFile(place.into()),
             ..settings(&server.url())
         };
         (settings, seed)
@@ -150,7 +150,7 @@ fn creds(scratch: &Scratch, name: &str, jwt: &str, pair: &KeyPair) -> Credential
         pair.seed().unwrap()
     );
     std::fs::write(&place, text).unwrap();
-    Credentials::CredsFile(place)
+    Credentials::CredsFile(place.into())
 }
 
 /// A server in operator mode: who has credentials of an account that the operator signed is let in.
@@ -185,5 +185,9 @@ async fn a_creds_file_is_who_its_account_says() {
     keeps_out(with(stolen), Kind::Denied).await;
     keeps_out(settings(&server.url()), Kind::Denied).await;
     std::fs::write(scratch.join("torn.creds"), "-----BEGIN NATS USER JWT-----\n").unwrap();
-    keeps_out(with(Credentials::CredsFile(scratch.join("torn.creds"))), Kind::Invalid).await;
+    keeps_out(
+        with(Credentials::CredsFile(scratch.join("torn.creds").into())),
+        Kind::Invalid,
+    )
+    .await;
 }

@@ -13,7 +13,8 @@ use crate::error::{Kind, TrustError};
 use crate::grants::token_key;
 
 /// Where joiners ask.
-const JOINS: &str = "trust/joins";
+/// Where whoever wants to be let in says so.
+pub const JOINS: &str = "trust/joins";
 /// Whoever granted the token comes first; others wait this long, in milliseconds, and up to twice as long.
 const OTHERS_AFTER_MS: u64 = 1_000;
 

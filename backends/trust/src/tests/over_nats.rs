@@ -133,7 +133,7 @@ async fn a_forged_job_never_runs() {
     let records = thief.get_stream("KV_windlass_jobs").await.unwrap();
     one.is(&good, JobState::Done).await;
     let raw = records
-        .get_last_raw_message_by_subject(&format!("$KV.windlass_jobs.job.{good}"))
+        .get_last_raw_message_by_subject(&format!("$KV.windlass_jobs.job.*.{good}"))
         .await
         .unwrap();
     let kept: Value = serde_json::from_slice(&raw.payload).unwrap();
