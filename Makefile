@@ -62,7 +62,7 @@ fuzz: deps-fuzz ## Any bytes as a qcow2 image, and as what comes from a fleet's 
 	  qemu-img convert -c -f qcow2 -O qcow2 -o $$options $$image $$image-compressed || exit 1; done
 	PATH="$(FUZZ_BIN):$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz qcow2 -- \
 	  -max_total_time=$(FUZZ_S) -max_len=262144 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 $(FUZZ_ARGS)
-	WINDLASS_FUZZ_CORPUS=$(CURDIR)/fuzz/corpus/trust $(CARGO) nextest run -q -p windlass-trust --locked $(CARGO_FLAGS) -E 'test(seeds_of_the_fuzz_target)'
+	WINDLASS_FUZZ_CORPUS=$(CURDIR)/fuzz/corpus/trust $(CARGO) nextest run --cargo-quiet -p windlass-trust --locked $(CARGO_FLAGS) -E 'test(seeds_of_the_fuzz_target)'
 	PATH="$(FUZZ_BIN):$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir fuzz trust -- \
 	  -max_total_time=$(FUZZ_S) -max_len=4096 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 $(FUZZ_ARGS)
 

@@ -105,6 +105,14 @@ fn members_come_by_a_token_and_go_by_a_word() {
     assert!(ended.stderr.contains("put out of its fleet"), "{}", ended.stderr);
     two.run(&["hosts", "drain", "h1"]).unwrap().failure(5);
     two.run(&["serve"]).unwrap().failure(5);
+    let status = one.run(&["status", "--json"]).unwrap().success().json();
+    let concerns = status["concerns"].as_array().unwrap();
+    let hosts = &concerns.iter().find(|c| c["concern"] == "hosts").unwrap()["observed"];
+    assert_eq!(hosts["members"], 1, "{hosts}");
+    assert!(
+        hosts["refused_revoked_total"].as_u64() > Some(0),
+        "and it is counted: {hosts}"
+    );
     // it is let in again, with another key
     let before = std::fs::read(&key).unwrap();
     fleet::join(&one, &two, "h2");

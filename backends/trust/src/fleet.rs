@@ -145,6 +145,17 @@ impl Fleet {
         }
     }
 
+    /// True while the key that this process has is its member's: another one may have been let in under its name since.
+    pub(crate) fn belongs(&self) -> bool {
+        let key = self.key();
+        self.me().is_some_and(|me| {
+            self.book()
+                .key(me)
+                .ok()
+                .is_some_and(|known| Some(known) == key.as_ref())
+        })
+    }
+
     /// Signs as this process.
     ///
     /// # Errors

@@ -86,9 +86,10 @@ impl Membership {
 
     /// This member's name, when it may let others in and put them out.
     pub(crate) fn may_admit(&self, unchanged: &str) -> Result<Sender, TrustError> {
+        let belongs = self.fleet().belongs();
         let book = self.fleet().book();
         match self.fleet().me() {
-            Some(me) if book.may_admit(me) => Ok(me.clone()),
+            Some(me) if belongs && book.may_admit(me) => Ok(me.clone()),
             _ => {
                 let others = book.entries().filter(|e| e.row.may_admit && !e.row.revoked);
                 let names: Vec<String> = others.map(|e| e.row.member.to_string()).collect();

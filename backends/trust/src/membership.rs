@@ -224,12 +224,18 @@ impl Membership {
     async fn look(&self) -> Result<(), TrustError> {
         let mut found = below(&*self.0.shared, MEMBERS).await?;
         found.sort_by_key(|entry| entry.revision);
-        for entry in found {
+        for entry in &found {
             self.heard_value(&entry.key, &entry.value).await;
         }
+        // what stands there as it should needs no second look, one by one
+        let standing: BTreeMap<Key, Bytes> = found.into_iter().map(|entry| (entry.key, entry.value)).collect();
         let ours: Vec<Entry> = self.fleet().book().entries().cloned().collect();
         for entry in ours {
-            self.put_back(&entry).await;
+            let Some(signed) = &entry.signed else { continue };
+            let (key, value) = (member_key(&entry.row.member)?, Bytes::from(encoded(signed)?));
+            if standing.get(&key) != Some(&value) {
+                self.put_back(&entry).await;
+            }
         }
         // that there is a fleet stays said, also after the servers lost their store
         let mine = self

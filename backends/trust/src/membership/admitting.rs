@@ -43,7 +43,11 @@ impl Membership {
     }
 
     async fn admit(&self, entry: &state::Entry) -> Result<(), TrustError> {
-        let Some(me) = self.fleet().me().filter(|me| self.fleet().book().may_admit(me)) else {
+        let Some(me) = self
+            .fleet()
+            .me()
+            .filter(|me| self.fleet().belongs() && self.fleet().book().may_admit(me))
+        else {
             return Ok(());
         };
         let refused = |reason: Refusal| {
