@@ -11,12 +11,12 @@ pub fn join(member: &Windlass, joiner: &Windlass, host: &str) {
     join_with(member, joiner, &[host]);
 }
 
-/// The same for a person.
+/// The same for a person, an admin.
 ///
 /// # Panics
 /// When either refuses.
 pub fn join_person(member: &Windlass, joiner: &Windlass, name: &str) {
-    join_with(member, joiner, &["--person", name]);
+    join_with(member, joiner, &["--person", name, "--role", "admin"]);
 }
 
 /// The same with whatever words `windlass hosts token` takes.

@@ -75,7 +75,10 @@ fn a_daemon_whose_disks_have_their_place_reaches_no_others() {
     let id = create(&disks).success().json()["id"].as_str().unwrap().to_owned();
     // put back where it was changed, and written as a new file beside it
     std::fs::write(disks.join("web1.raw"), vec![8; 1 << 20]).unwrap();
-    windlass.run(&["restore", &id, "--yes"]).unwrap().success();
+    windlass
+        .run(&["restore", "--vm", "web1", "--to", &id, "--yes"])
+        .unwrap()
+        .success();
     assert_eq!(std::fs::read(disks.join("web1.raw")).unwrap(), vec![7; 1 << 20]);
     let refused = create(&elsewhere);
     assert!(!refused.status.success(), "{refused:?}");

@@ -158,7 +158,7 @@ async fn a_forged_job_never_runs() {
         "what has ended stays so"
     );
     // its record taken away, and its message put back: as the servers' owner could, or an old copy of their store
-    let taken_away = format!("$KV.windlass_jobs.job.{good}");
+    let taken_away = format!("$KV.windlass_jobs.job.*.{good}");
     records.purge().filter(taken_away).await.unwrap();
     put(&copy).await;
     let dead = one.is(&good, JobState::Dead).await;
