@@ -17,7 +17,7 @@ FUZZ_BIN := $(HOME)/.cache/windlass/cargo-fuzz/bin
 PYTHON ?= python3
 # CONTRIBUTING's example is in nobody's binary: its test builds our crates once more, so without optimisation. All of the
 # workspace is named, so that other people's crates are those of the run before
-EXAMPLE_FLAGS := $(foreach room,repo snapshot rack_scheduler,--config profile.dev.package.windlass-$(room).opt-level=0)
+EXAMPLE_FLAGS := $(foreach room,repo snapshot rack_scheduler metal_broker,--config profile.dev.package.windlass-$(room).opt-level=0)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint fmt doc torture fuzz bench deps deps-demo deps-test deps-torture deps-fuzz deps-bench audit clean
@@ -77,6 +77,9 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 5 --budget-s 60
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 2 200 large \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 15 --budget-s 120
+	$(CARGO) bench -q -p windlass-metal_broker --features testing --bench metal --locked $(CARGO_FLAGS)
+	$(CARGO) bench -q -p windlass-metal_broker --features testing --bench metal --locked $(CARGO_FLAGS) -- dump 1 400 \
+	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/metal_exact.py
 
 audit: ## Licences, bans and duplicate versions (needs cargo-deny; advisories need the internet)
 	$(CARGO) deny --all-features check licenses bans sources

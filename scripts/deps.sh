@@ -17,6 +17,9 @@ TOOLS="$HOME/.cache/windlass"
 GARAGE=2.5.0
 RCLONE=1.75.2
 NODE=22.20.0
+# providers of bare metal: integration/src/bare_metal.rs names the same versions
+SUSHY_TOOLS=2.2.0
+IRONIC=39.0.0
 AZURITE=3.37.0 # Azure Blob Storage, as Microsoft emulates it
 
 missing=
@@ -197,6 +200,29 @@ azurite() {
     mv "$at.new" "$at"
 }
 
+# sushy_tools: an emulator of Redfish controllers, with what it stands on as pip finds it.
+sushy_tools() {
+    at="$TOOLS/sushy-tools-$SUSHY_TOOLS"
+    [ -x "$at/bin/sushy-emulator" ] && return 0
+    echo "deps: sushy-tools $SUSHY_TOOLS into $at"
+    mkdir -p "$TOOLS"
+    rm -rf "$at"
+    # a venv's scripts carry its path, so it is made where it stays, and its program, which is run, appears last
+    python3 -m venv "$at"
+    "$at/bin/pip" install -q --disable-pip-version-check "sushy-tools==$SUSHY_TOOLS" || { rm -rf "$at"; exit 1; }
+}
+
+# ironic: OpenStack's own service, API and conductor in one process (a minute, once).
+ironic() {
+    at="$TOOLS/ironic-$IRONIC"
+    [ -x "$at/bin/ironic" ] && return 0
+    echo "deps: ironic $IRONIC into $at (a minute, once)"
+    mkdir -p "$TOOLS"
+    rm -rf "$at"
+    python3 -m venv "$at"
+    "$at/bin/pip" install -q --disable-pip-version-check "ironic==$IRONIC" || { rm -rf "$at"; exit 1; }
+}
+
 # debian: the files of a whole Debian, which a test puts on a disk. It comes from where this machine's own packages come from,
 # with what its apt knows of the way there; where its sources name another release, from Debian itself.
 debian() {
@@ -257,6 +283,8 @@ test | torture)
     rclone
     node
     azurite
+    sushy_tools
+    ironic
     garage
     [ "$(id -u)" != 0 ] || debian # as root: so do the tests that mount it
     ;;

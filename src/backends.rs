@@ -2,6 +2,7 @@
 
 pub mod lattice;
 pub mod members;
+pub mod metal;
 
 use std::collections::HashMap;
 use std::sync::Arc;

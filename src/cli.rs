@@ -8,6 +8,7 @@ mod house;
 mod job;
 mod jobs;
 mod members;
+mod metal;
 mod nouns;
 mod output;
 mod pages;
@@ -236,6 +237,7 @@ async fn verb(context: &Context, verb: Verb) -> Result<ExitCode, ErrorBody> {
         Verb::Restore(args) => snapshot::restore::run(context, &args).await,
         Verb::Repo(verb) => snapshot::repo::run(context, &verb).await,
         Verb::Rack(verb) => rack::run(context, &verb).await,
+        Verb::Metal(verb) => metal::run(context, &verb).await,
         Verb::Jobs(verb) => jobs::run(context, &verb).await,
         Verb::Hosts(verb) => hosts::run(context, &verb).await,
         Verb::Status => house::status(context).await,

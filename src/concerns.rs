@@ -5,6 +5,7 @@ use std::sync::Arc;
 use config::Config;
 use confine::Capability;
 use futures::future::BoxFuture;
+use metal_broker::actor::MetalBroker;
 use rack_scheduler::actor::{OverBus, RackScheduler};
 use rack_scheduler::engine::{Scheduler, Settings};
 use rack_scheduler::port::Silent;
@@ -12,7 +13,7 @@ use snapshot::actor::Snapshot;
 use snapshot::job::Tools;
 use wire::ErrorBody;
 
-use crate::backends::{self, Ports};
+use crate::backends::{self, Ports, metal};
 use crate::hardening::Needs;
 use crate::house::Parts;
 
@@ -64,6 +65,18 @@ pub static TABLE: &[Row] = &[
         spawn: |parts| {
             let first = scheduler(&parts);
             parts.start(move |ports, config| RackScheduler::new(of_today(&first, ports, config)))
+        },
+    },
+    Row {
+        name: "metal_broker",
+        noun: "metal",
+        about: "Find, claim and give back bare-metal machines for clusters",
+        one_shot: true,
+        needs: Needs::NOTHING,
+        shared_state: Some("metal_broker"),
+        spawn: |parts| {
+            let first = metal::first(&parts);
+            parts.start(move |ports, config| MetalBroker::new(metal::of_today(&first, ports, config)))
         },
     },
     #[cfg(feature = "example")]

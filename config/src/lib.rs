@@ -28,6 +28,7 @@ mod host;
 mod key;
 mod load;
 mod log;
+mod metal_broker;
 mod nats;
 mod nearest;
 mod rack_scheduler;
@@ -58,6 +59,7 @@ pub use host::{Host, Surroundings};
 pub use key::{Key, KeyType, Preset, Reload, Section, key, keys, sections};
 pub use load::{Flags, Loaded, Origin, Shown, load};
 pub use log::{Log, LogFormat};
+pub use metal_broker::MetalBroker;
 pub use nats::Nats;
 pub use rack_scheduler::{Inventory, Provide, RackScheduler};
 pub use reference::reference;
@@ -91,6 +93,8 @@ pub struct Config {
     pub snapshot: Snapshot,
     /// The rack scheduler.
     pub rack_scheduler: RackScheduler,
+    /// The metal broker.
+    pub metal_broker: MetalBroker,
     /// The HTTP gateway.
     pub gateway: Gateway,
     /// What the daemon gives up.
@@ -114,6 +118,7 @@ static SECTIONS: &[&Section] = &[
     &repo_s3::SECTION,
     &snapshot::SECTION,
     &rack_scheduler::SECTION,
+    &metal_broker::SECTION,
     &gateway::SECTION,
     &hardening::SECTION,
     #[cfg(feature = "example")]

@@ -6,6 +6,7 @@
 //! - [`fault_proxy`]: a TCP and an HTTP proxy that delay, cut, truncate and lie
 //! - [`fleet`]: hosts and persons that become members of one fleet
 //! - [`s3_server`]: Garage and `rclone serve s3`
+//! - [`bare_metal`]: an emulator of Redfish, and OpenStack Ironic
 //! - [`azurite`]: Microsoft's emulator of Azure Blob Storage
 //! - [`qemu`]: QEMU's tools, VMs that hold a disk, loop devices
 //! - [`secrets`]: secrets that tests plant, and the look for them in what a run wrote
@@ -20,6 +21,7 @@
 //! `scripts/deps.sh test` installs for [`nats`].
 
 pub mod azurite;
+pub mod bare_metal;
 pub mod disk;
 pub mod fault_proxy;
 pub mod fleet;

@@ -117,6 +117,9 @@ pub enum Verb {
     /// Place many VMs in groups, each with a home rack
     #[command(subcommand)]
     Rack(super::rack::args::RackVerb),
+    /// Find, claim and give back bare-metal machines for clusters
+    #[command(subcommand)]
+    Metal(super::metal::args::MetalVerb),
     /// Make and look at repositories
     #[command(subcommand)]
     Repo(super::snapshot::args::RepoVerb),

@@ -23,7 +23,7 @@ mod map;
 mod show;
 
 /// Largest file that is read, in bytes: what the bus carries.
-const FILE_BYTES_MAX: u64 = bus::PAYLOAD_BYTES_MAX as u64;
+pub(super) const FILE_BYTES_MAX: u64 = bus::PAYLOAD_BYTES_MAX as u64;
 
 /// Hosts that one message loads; larger inventories go in parts of whole racks.
 const LOAD_HOSTS_MAX: usize = 2_000;
@@ -360,11 +360,14 @@ fn asked(context: &Context, args: &AskArgs) -> Result<RackAsk, ErrorBody> {
 }
 
 /// Reads TOML or JSON. A key that means nothing is an error: it would be a wish that nobody heeds.
-fn read<T: DeserializeOwned + Serialize>(context: &Context, file: &Path, bytes_max: u64) -> Result<T, ErrorBody> {
+pub(super) fn read<T: DeserializeOwned + Serialize>(
+    context: &Context,
+    file: &Path,
+    bytes_max: u64,
+) -> Result<T, ErrorBody> {
     let (name, text) = text_of(context, file, bytes_max)?;
     let wrong = |why: String| {
-        ErrorBody::new(Code::Invalid, format!("{name}: {why}; nothing was sent"))
-            .hint("windlass rack plan --help shows a request")
+        ErrorBody::new(Code::Invalid, format!("{name}: {why}; nothing was sent")).hint("--help shows a request")
     };
     let given: Value = if text.trim_start().starts_with('{') {
         serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?
@@ -379,7 +382,8 @@ fn read<T: DeserializeOwned + Serialize>(context: &Context, file: &Path, bytes_m
     }
 }
 
-fn text_of(context: &Context, file: &Path, bytes_max: u64) -> Result<(String, String), ErrorBody> {
+/// A file's name for people, and its text.
+pub(super) fn text_of(context: &Context, file: &Path, bytes_max: u64) -> Result<(String, String), ErrorBody> {
     let from_stdin = file == Path::new("-");
     let name = if from_stdin {
         "standard input".to_owned()

@@ -10,7 +10,7 @@
 //! * [`audit`]: who did what, and who was refused.
 //! * [`hosts`]: which hosts there are and how they are; [`members`]: who belongs to the fleet; [`sender`]: who stands behind a
 //!   request.
-//! * [`snapshot`], [`rack_scheduler`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
+//! * [`snapshot`], [`rack_scheduler`], [`metal_broker`], [`repo`], [`house`]: the messages of each concern, of the repository and of the daemon
 //!   itself.
 //! * [`catalog`]: every endpoint and event with its schema; `windlass schema` and the golden tests read it. `ROOMS` is its table.
 //!
@@ -28,6 +28,7 @@ pub mod house;
 pub mod job;
 pub mod members;
 mod messages;
+pub mod metal_broker;
 pub mod rack_scheduler;
 pub mod repo;
 pub mod sender;
@@ -51,6 +52,7 @@ static ROOMS: &[fn() -> catalog::Room] = &[
     audit::room,
     snapshot::room,
     rack_scheduler::room,
+    metal_broker::room,
     #[cfg(feature = "example")]
     echo::room,
 ];

@@ -1,0 +1,4 @@
+mod asks;
+mod claims;
+mod exact;
+mod policies;
