@@ -77,7 +77,9 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 5 --budget-s 60
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 2 200 large \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/rack_exact.py --limit-s 15 --budget-s 120
-	$(CARGO) bench -q -p windlass-metal_broker --features testing --bench metal --locked $(CARGO_FLAGS)
+	$(CARGO) bench -q -p windlass-metal_broker --features testing --bench metal --locked $(CARGO_FLAGS) | tee bench/report/metal.txt
+	$(PYTHON) bench/metal_plot.py bench/report/metal.svg <bench/report/metal.txt
+	$(CARGO) bench -q -p windlass-redfish --bench refresh --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-metal_broker --features testing --bench metal --locked $(CARGO_FLAGS) -- dump 1 400 \
 	  | $(HOME)/.cache/windlass/highspy/bin/python3 bench/metal_exact.py
 

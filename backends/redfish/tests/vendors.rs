@@ -229,6 +229,7 @@ fn tempfile(text: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test that must end measures real time")]
 async fn what_is_slow_broken_or_endless_holds_nobody_up() {
     let mut controllers = Vec::new();
     for (id, manner) in [

@@ -48,9 +48,10 @@ pub fn select(market: Market<'_>, ask: &ClusterAsk, roles: &[Role], standing: &S
             missing: wanted.clone(),
             cost: 0,
         };
-        let best = Judge::new(market, ask, &roles[0], &time).single(&mut errors)?;
+        let only = wanted.iter().position(|n| *n == 1).unwrap_or(0);
+        let best = Judge::new(market, ask, &roles[only], &time).single(&mut errors)?;
         if let Some(offer) = best {
-            (choice.chosen[0], choice.missing[0], choice.cost) = (vec![offer], 0, offer.0);
+            (choice.chosen[only], choice.missing[only], choice.cost) = (vec![offer], 0, offer.0);
         }
         return Ok(Outcome { choice, errors });
     }

@@ -85,7 +85,8 @@ fn a_policy_that_never_ends_never_begins() {
     assert!(refused(&format!("name = \"p\"\n{many}")).contains("more than"));
     // a loop over what a machine has is fine
     let fine = Policy::read(&rule("machine.features.all(f, f != 'slow')")).unwrap();
-    assert!(fine.rules[0].facts.cost < 5_000, "{}", fine.rules[0].facts.cost);
+    let cost = fine.rules[0].facts.cost;
+    assert!(cost > 256, "each of the features costs a step: {cost}");
 }
 
 #[test]

@@ -202,7 +202,9 @@ request!(
     Cluster,
     "claim",
     Cluster,
+    ChangesOnce,
     "Take machines for a cluster, all or none; they are leased until confirmed",
+    Operator,
     MetalClaim {
         tenant: "acme".into(),
         ask: sample_ask(),
@@ -216,7 +218,9 @@ request!(
     Cluster,
     "confirm",
     Cluster,
+    Changes,
     "Say of a cluster's machine that it came up, or that it did not",
+    Operator,
     MetalConfirm {
         tenant: "acme".into(),
         id: SAMPLE_ID.into(),
@@ -233,7 +237,9 @@ request!(
     Cluster,
     "release",
     Cluster,
+    Changes,
     "Give a cluster's machines back",
+    Operator,
     MetalRelease {
         tenant: "acme".into(),
         id: SAMPLE_ID.into(),
@@ -246,7 +252,9 @@ request!(
     Quarantined,
     "quarantine",
     Cluster,
+    Changes,
     "Keep a machine from being chosen, or let it be chosen again",
+    Operator,
     MetalQuarantine {
         tenant: "acme".into(),
         machine: "m3".into(),

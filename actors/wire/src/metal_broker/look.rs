@@ -134,7 +134,9 @@ request!(
     InventoryReport,
     "inventory",
     Cluster,
+    Changes,
     "Show a tenant's machines and where they come from",
+    Operator,
     MetalInventory {
         tenant: "acme".into(),
         after: Some("m16".into()),
@@ -165,7 +167,9 @@ request!(
     ClusterListing,
     "ls",
     Cluster,
+    Reads,
     "List a tenant's clusters",
+    Viewer,
     MetalList {
         tenant: "acme".into(),
         after: Some("01J".into()),
@@ -187,7 +191,9 @@ request!(
     Cluster,
     "show",
     Cluster,
+    Reads,
     "Show a cluster and its machines",
+    Viewer,
     MetalShow {
         tenant: "acme".into(),
         id: SAMPLE_ID.into(),

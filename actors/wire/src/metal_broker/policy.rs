@@ -128,7 +128,9 @@ request!(
     PolicyReport,
     "policy_check",
     Cluster,
+    Reads,
     "Read a policy and say what it means; nothing is changed",
+    Viewer,
     MetalPolicyCheck {
         text: SAMPLE_POLICY.into()
     },
@@ -140,7 +142,9 @@ request!(
     Selection,
     "policy_test",
     Cluster,
+    Reads,
     "Select by a policy that isn't the tenant's yet; nothing is changed",
+    Viewer,
     MetalPolicyTest {
         tenant: "acme".into(),
         text: SAMPLE_POLICY.into(),
@@ -154,7 +158,9 @@ request!(
     PolicyReport,
     "policy_set",
     Cluster,
+    Changes,
     "Make a policy the tenant's own",
+    Admin,
     MetalPolicySet {
         tenant: "acme".into(),
         text: SAMPLE_POLICY.into(),
@@ -167,7 +173,9 @@ request!(
     ForecastReport,
     "forecast",
     Cluster,
+    Reads,
     "Say what is expected to be asked for, and whether that counts",
+    Viewer,
     MetalForecast { tenant: "acme".into() },
     ForecastReport {
         horizon_s: 86_400,

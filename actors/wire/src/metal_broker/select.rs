@@ -190,7 +190,9 @@ request!(
     Selection,
     "select",
     Cluster,
+    Reads,
     "Say which machines a cluster would get; nothing is changed",
+    Viewer,
     MetalSelect {
         tenant: "acme".into(),
         ask: sample_ask(),
@@ -204,7 +206,9 @@ request!(
     Explanation,
     "explain",
     Cluster,
+    Reads,
     "Say why these machines and no others",
+    Viewer,
     MetalExplain {
         tenant: "acme".into(),
         ask: sample_ask(),
