@@ -1,7 +1,7 @@
 # The same recipes that people and CI run. `make help` lists them.
 #
 #   CARGO_FLAGS=…   more flags for cargo build and test, such as --offline
-#   SEEDS=…         how many kills, moments and cases `make torture` tries (default 1000)
+#   SEEDS=…         how many kills, moments, cases and simulated worlds `make torture` tries (default 1000)
 #   SEED=…          where they begin (default: the time, printed); the same SEED replays
 #   FUZZ_S=…        how many seconds `make fuzz` runs; FUZZ_ARGS=… more flags for libFuzzer
 #   DEMO_ARGS=…     flags for windlass demo, such as --keep
@@ -51,7 +51,7 @@ doc: ## API documentation of our own crates
 torture: deps-torture ## Every test, the seeded ones at length: make torture SEEDS=10000 [SEED=7]
 	@echo "SEED=$(SEED) SEEDS=$(SEEDS)"
 	WINDLASS_SEED=$(SEED) WINDLASS_KILLS=$(SEEDS) WINDLASS_POWER_POINTS=$(SEEDS) WINDLASS_CUT_S=60 \
-	  WINDLASS_RACK_REQUESTS=100000 WINDLASS_RACK_KILLS=50 PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
+	  WINDLASS_SIM_SEEDS=$(SEEDS) WINDLASS_RACK_REQUESTS=100000 WINDLASS_RACK_KILLS=50 PROPTEST_CASES=$(SEEDS) $(CARGO) nextest run --workspace --locked --profile torture --run-ignored all $(CARGO_FLAGS)
 
 fuzz: deps-fuzz ## Any bytes as a qcow2 image, and as what comes from a fleet's servers, for FUZZ_S seconds each (default 60)
 	mkdir -p fuzz/corpus/qcow2
@@ -70,7 +70,7 @@ bench: deps-bench ## windlass beside restic, borg and casync in one run; report 
 	$(CARGO) build --release --locked $(CARGO_FLAGS) --bin windlass
 	$(PYTHON) bench/run.py $(BENCH_ARGS)
 	$(PYTHON) bench/idle.py
-	$(CARGO) bench -q -p windlass-nats --bench requests --bench jobs_submit --locked $(CARGO_FLAGS)
+	$(CARGO) bench -q -p windlass-nats --bench requests --bench jobs_submit --bench heartbeats --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --bench rack_lattice --locked $(CARGO_FLAGS)
 	WINDLASS_RACK_STATE_RACKS=10000 $(CARGO) bench -q -p windlass-rack_scheduler --bench rack_state --locked $(CARGO_FLAGS)
 	$(CARGO) bench -q -p windlass-rack_scheduler --features testing --bench rack --locked $(CARGO_FLAGS) -- dump 1 200 medium \

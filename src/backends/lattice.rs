@@ -141,7 +141,7 @@ pub async fn ask(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Bus>
     let bus = NatsBus::open(&lattice, identity(clock)).await?;
     let me = whose_place(config);
     let now = match &me {
-        Some(_) => bus.fleet_now(runtime::state_clock(clock)).await?,
+        Some(_) => bus.fleet_now().await?,
         None => runtime::state_clock(clock),
     };
     let fleet = Fleet::new(me, Book::default(), Bounds::default(), now);

@@ -102,32 +102,8 @@ impl House {
     /// # Errors
     /// When the job store, the bus or the system refuses.
     pub async fn open(options: HouseOptions) -> Result<Self, RuntimeError> {
-        let HouseOptions {
-            jobs,
-            bus,
-            clock,
-            host,
-            recover,
-            boot,
-            state,
-            hosts,
-            ..
-        } = options.clone();
-        let worker = Worker {
-            host: host.clone(),
-            boot,
-        };
-        let announcer = Announcer { host, bus, clock };
-        // two processes with one id would take each other's jobs: first the id, then the jobs
-        let desk = Desk::new(jobs, announcer.clone(), worker, recover);
-        let hosts = match hosts {
-            None => None,
-            Some(options) => {
-                let hosts = Hosts::new(state, desk.clone(), options);
-                Some((hosts.clone(), Beating::start(hosts).await?))
-            }
-        };
-        desk.open().await?;
+        let (desk, hosts) = foundations(&options).await?;
+        let announcer = desk.announcer.clone();
         let (failures, failed) = mpsc::channel(FAILURES_MAX);
         let house = Self(Arc::new(Inner {
             started_at: rfc3339(announcer.clock.now_ms()),
@@ -305,6 +281,40 @@ impl House {
         }
         jobs_left + finished.iter().filter(|in_time| !**in_time).count()
     }
+}
+
+/// What stands before the first concern does: this host's id is its own, it beats, and what an earlier process of it left is
+/// found.
+pub(crate) async fn foundations(
+    options: &HouseOptions,
+) -> Result<(Arc<Desk>, Option<(Arc<Hosts>, Beating)>), RuntimeError> {
+    let HouseOptions {
+        jobs,
+        bus,
+        clock,
+        host,
+        recover,
+        boot,
+        state,
+        hosts,
+        ..
+    } = options.clone();
+    let worker = Worker {
+        host: host.clone(),
+        boot,
+    };
+    let announcer = Announcer { host, bus, clock };
+    // two processes with one id would take each other's jobs: first the id, then the jobs
+    let desk = Desk::new(jobs, announcer, worker, recover);
+    let hosts = match hosts {
+        None => None,
+        Some(options) => {
+            let hosts = Hosts::new(state, desk.clone(), options);
+            Some((hosts.clone(), Beating::start(hosts).await?))
+        }
+    };
+    desk.open().await?;
+    Ok((desk, hosts))
 }
 
 impl Room {

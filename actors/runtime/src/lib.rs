@@ -27,6 +27,8 @@
 //! handler that never returns can't be interrupted, so handlers decide and leave what blocks to an [`Effect`] or a job.
 
 mod announcer;
+#[cfg(any(test, feature = "testing"))]
+mod bare;
 mod clock;
 mod concern;
 mod error;
@@ -51,6 +53,8 @@ mod traced;
 mod tests;
 
 pub use announcer::Announcer;
+#[cfg(any(test, feature = "testing"))]
+pub use bare::Bare;
 #[cfg(any(test, feature = "testing"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock, job_source, rfc3339, state_clock, ulid};

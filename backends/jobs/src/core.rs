@@ -1,5 +1,6 @@
 //! The rules of a job's life, without I/O: every store follows them.
 
+use planted::Fault;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use wire::job::{Job, JobId, JobState, Progress};
@@ -143,6 +144,9 @@ impl Record {
     /// # Errors
     /// `Conflict` when it ended or another worker has it.
     pub fn holds(&self, ticket: &Ticket) -> Result<()> {
+        if planted::is(Fault::TicketUnchecked) {
+            return Ok(());
+        }
         if self.job.state != JobState::Running {
             return Err(JobsError::wrong_state(&self.job.id, self.job.state, "running"));
         }
@@ -229,6 +233,23 @@ impl Record {
         if !self.job.state.is_final() {
             self.end(JobState::Dead, None, Some(why), now);
         }
+    }
+
+    /// Its taker never learned that it has it, for every answer was lost: it waits as before. Nothing began.
+    pub fn unlearn(&mut self, now: &Now) {
+        if self.job.state != JobState::Running {
+            return;
+        }
+        if self.job.cancel_asked {
+            return self.end_cancelled("before its taker began", now);
+        }
+        self.job.deliveries = self.job.deliveries.saturating_sub(1);
+        self.begun = self.job.attempts > 1;
+        let state = match self.begun {
+            true => JobState::Interrupted,
+            false => JobState::Queued,
+        };
+        self.leave(state, None, now);
     }
 
     /// An interrupted one that nobody will take up again.

@@ -14,7 +14,7 @@
 //!
 //! * [`Redb`] keeps jobs in the state's own file ([`state::Database`]); on [`state::Database::in_memory`] it is the fake of
 //!   the tests. JetStream's implementation is in the crate `nats`.
-//! * [`Record`] has the rules of that drawing, without I/O.
+//! * [`Record`] has the rules of that drawing, without I/O; [`invariants`] what no write of one may do.
 //! * `conformance` (feature `testing`) is what every implementation has to pass.
 //!
 //! Invariants: a submitted job is never lost and never submitted twice under one request id; a job ends once between two
@@ -36,6 +36,7 @@ use wire::{ErrorBody, HostId};
 pub mod conformance;
 mod core;
 mod error;
+pub mod invariants;
 mod redb_jobs;
 mod redb_tables;
 

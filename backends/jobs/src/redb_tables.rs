@@ -133,6 +133,7 @@ impl<'txn> Tables<'txn> {
 
     /// Stores a job and keeps the other tables in step with its state.
     pub(crate) fn store(&mut self, before: Option<&Record>, after: &Record) -> Result<()> {
+        debug_assert_eq!(crate::invariants::misstep(before, after, None), None);
         let (job, id) = (&after.job, after.job.id.0.as_str());
         let bytes = serde_json::to_vec(after).map_err(|e| {
             JobsError::new(

@@ -5,13 +5,11 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::lattice::Lattice;
 use crate::replies::NoAnswer;
+use crate::streams::{MESSAGE_ID, Outgoing, Streams};
 
 /// How many times the time of one acknowledgement a write may take in all.
 const PATIENCE: u32 = 3;
@@ -56,23 +54,15 @@ pub(crate) enum NotKept {
 }
 
 /// Writes, and returns the sequence that the servers gave it.
-pub(crate) async fn keep(
-    lattice: &Lattice,
-    subject: &str,
-    mut headers: HeaderMap,
-    payload: Bytes,
-) -> Result<u64, NotKept> {
-    let ack = Duration::from_millis(lattice.settings().ack_timeout_ms);
+pub(crate) async fn keep(streams: &dyn Streams, message: Outgoing) -> Result<u64, NotKept> {
+    let ack = streams.ack_timeout();
     let until = Instant::now() + ack * PATIENCE;
-    headers.insert("Nats-Msg-Id", lattice.replies().unique());
+    let message = message.with(MESSAGE_ID, streams.unique());
     let mut sent = false;
     loop {
         let deadline = (Instant::now() + ack).min(until);
-        let asked = lattice
-            .replies()
-            .ask(subject, headers.clone(), payload.clone(), deadline);
-        let why = match asked.await {
-            Ok(message) => return read(&message.payload),
+        let why = match streams.ask(&message, deadline).await {
+            Ok(answer) => return read(&answer),
             Err(why) => why,
         };
         sent |= matches!(why, NoAnswer::Late);
@@ -85,7 +75,7 @@ pub(crate) async fn keep(
         if !again || Instant::now() + AGAIN >= until {
             if again && !matches!(why, NoAnswer::NotConnected) {
                 // it answers us, and nobody behind it does: it may be cut off from the others
-                lattice.look_elsewhere();
+                streams.look_elsewhere();
             }
             return Err(match sent {
                 true => NotKept::Unknown(u64::try_from((ack * PATIENCE).as_millis()).unwrap_or(u64::MAX)),

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
 use bus::{BusError, EventSender, Kind};
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use crate::lattice::Lattice;
 use crate::nats_bus::not_connected;
 use crate::refusals::Refused;
 use crate::replies::NoAnswer;
+use crate::streams::{Jetstream, Outgoing};
 use crate::tail::{Tail, Tailed};
 
 /// Where events are kept.
@@ -42,14 +42,14 @@ pub(crate) fn stream_config() -> stream::Config {
 
 /// Publishes; an event that the servers didn't acknowledge is an error.
 pub(crate) async fn publish(lattice: &Lattice, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
-    let mut headers = HeaderMap::new();
-    headers.insert("content-type", "application/cloudevents+json; charset=utf-8");
-    headers.insert("Nats-Expected-Stream", STREAM);
     let place = EventPlace {
         subject: subject.clone(),
         host: lattice.settings().party.as_ref().and_then(Sender::host).cloned(),
     };
-    match keep(lattice, &place.to_string(), headers, payload).await {
+    let event = Outgoing::new(place.to_string(), payload)
+        .with("content-type", "application/cloudevents+json; charset=utf-8")
+        .with("Nats-Expected-Stream", STREAM);
+    match keep(&Jetstream(lattice.clone()), event).await {
         Ok(_sequence) => Ok(()),
         Err(NotKept::NotSent(NoAnswer::NotConnected)) => Err(not_connected(subject)),
         Err(why) => {

@@ -36,7 +36,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream;
 use jobs::{Authority, JobsError, Kind, Limits, Record, Source, next_id};
 use tokio::time::Instant;
 use wire::job::JobId;
@@ -44,7 +43,8 @@ use wire::{HostId, Sender};
 
 use crate::error::NatsError;
 use crate::lattice::Lattice;
-use lane::Lane;
+use crate::streams::{Jetstream, Streams};
+use lane::{Lane, Message};
 use queue::Queue;
 use records::{Kept, Records};
 
@@ -94,6 +94,8 @@ struct Inner {
     lanes: Mutex<HashMap<(HostId, String), Arc<Lane>>>,
     /// What this process has in hand.
     held: Mutex<HashMap<JobId, Arc<tokio::sync::Mutex<Held>>>>,
+    /// What this process is about to have in hand; as many as it has slots.
+    taking: Mutex<Vec<JobId>>,
     /// Records whose worker may have died: the revision, and since when it stands still.
     watched: Mutex<HashMap<JobId, (u64, Instant)>>,
     ended: AtomicU64,
@@ -104,7 +106,7 @@ struct Inner {
 struct Held {
     kept: Kept,
     revision: u64,
-    message: jetstream::Message,
+    message: Message,
     written_at: Instant,
 }
 
@@ -132,10 +134,25 @@ impl JetstreamJobs {
         options: JobsOptions,
         authority: Option<Arc<dyn Authority>>,
     ) -> Result<Self, NatsError> {
-        Ok(Self(Arc::new(Inner {
-            host: lattice.settings().party.as_ref().and_then(Sender::host).cloned(),
-            queue: Queue::open(lattice, &options).await?,
-            records: Records::open(lattice).await?,
+        Queue::make(lattice, &options).await?;
+        let streams: Arc<dyn Streams> = Arc::new(Jetstream(lattice.clone()));
+        Records::make(lattice, &*streams).await?;
+        let host = lattice.settings().party.as_ref().and_then(Sender::host).cloned();
+        Ok(Self::over(streams, source, options, authority, host))
+    }
+
+    /// The fleet's jobs over streams that are there.
+    pub fn over(
+        streams: Arc<dyn Streams>,
+        source: Source,
+        options: JobsOptions,
+        authority: Option<Arc<dyn Authority>>,
+        host: Option<HostId>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            host,
+            queue: Queue::over(streams.clone(), &options.limits),
+            records: Records(streams),
             source,
             authority,
             lease: Duration::from_millis(options.limits.lease_ms),
@@ -143,9 +160,10 @@ impl JetstreamJobs {
             last_id: Mutex::new(None),
             lanes: Mutex::default(),
             held: Mutex::default(),
+            taking: Mutex::default(),
             watched: Mutex::default(),
             ended: AtomicU64::new(0),
-        })))
+        }))
     }
 }
 

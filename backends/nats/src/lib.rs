@@ -13,6 +13,7 @@
 //! * [`NatsState`]: one stream with one message a key; its sequence is the revision.
 //! * [`Seen`]: what the servers kept when a host looked last, so that a lost store shows.
 //! * [`Permissions`]: what a host and a person need of the servers, and no more; [`Refusal`]: what was refused, to whom.
+//! * `streams`: what jobs and state need of JetStream; the seam at which a simulated world stands.
 //! * [`Settings`]: servers, credentials from files, TLS, time-outs.
 //!
 //! What is absent: no type of async-nats in a public signature, no consensus of our own (queue groups, compare-and-set and
@@ -35,6 +36,7 @@ mod server_log;
 mod serving;
 mod settings;
 mod state;
+mod streams;
 mod tail;
 
 #[cfg(test)]
@@ -49,3 +51,14 @@ pub use refusals::{Refusal, Refused};
 pub use seen::{Loss, Seen};
 pub use settings::{Credentials, Settings, Tls};
 pub use state::NatsState;
+
+/// What a simulated world brings: streams that lose, delay and repeat.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    pub use crate::replies::NoAnswer;
+    pub use crate::streams::{
+        Ack, Consumer, Delivered, EXPECTED, Follows, MESSAGE_ID, NotStored, OPERATION, Outgoing, Pulls, Stored,
+        Streams, TTL, not_answered,
+    };
+    pub use crate::tail::Tailed;
+}

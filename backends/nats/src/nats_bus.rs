@@ -21,6 +21,7 @@ use crate::error::NatsError;
 use crate::lattice::Lattice;
 use crate::replies::{ASKED_AT_ONCE_MAX, NoAnswer};
 use crate::state::server_clock::ServerClock;
+use crate::streams::Jetstream;
 use crate::{events, serving};
 
 /// Who serves, as the services protocol tells it.
@@ -61,8 +62,8 @@ impl NatsBus {
     ///
     /// # Errors
     /// `Unavailable` when the servers don't tell it.
-    pub async fn fleet_now(&self, now_ms: NowMs) -> Result<NowMs, NatsError> {
-        let clock = ServerClock::open(&self.0.lattice, events::STREAM, &now_ms).await?;
+    pub async fn fleet_now(&self) -> Result<NowMs, NatsError> {
+        let clock = ServerClock::open(&Jetstream(self.0.lattice.clone()), events::STREAM).await?;
         Ok(Arc::new(move || clock.server_ms()))
     }
     /// The connection.

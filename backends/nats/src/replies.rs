@@ -61,7 +61,7 @@ fn digest(subject: &str) -> u64 {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
     /// The connection is down; nothing was sent.
     #[error("the connection to NATS is down; nothing was sent")]
     NotConnected,
@@ -79,7 +79,7 @@ pub(crate) enum NoAnswer {
     Forbidden,
     /// async-nats refuses to send; nothing was sent.
     #[error("it can't be sent: {0}")]
-    Refused(async_nats::PublishError),
+    Refused(String),
 }
 
 /// The subscription and who waits on it.
@@ -210,7 +210,7 @@ impl Replies {
     fn refused(&self, error: async_nats::PublishError) -> NoAnswer {
         match error.kind() {
             async_nats::PublishErrorKind::MaxPayloadExceeded => NoAnswer::TooLarge(self.client.max_payload()),
-            _ => NoAnswer::Refused(error),
+            _ => NoAnswer::Refused(error.to_string()),
         }
     }
 

@@ -8,8 +8,8 @@
 //!
 //! Reads ask the stream's leader, so a write that was acknowledged is seen by who reads after it.
 //!
-//! A lease ends by the servers' clock: hosts whose clocks differ agree on it. This process knows how far its own clock is off
-//! and translates. JetStream removes the message of a lease by itself some time after its end.
+//! A lease ends by the servers' clock: hosts whose clocks differ agree on it, and setting a host's clock changes nothing. This
+//! process knows what the servers' clock says. JetStream removes the message of a lease by itself some time after its end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use state::{
 
 use crate::error::NatsError;
 use crate::lattice::Lattice;
-use crate::tail::{Tail, Tailed};
+use crate::streams::{Follows, Jetstream, Streams};
+use crate::tail::Tailed;
 use compaction::Compaction;
 use entries::{Raw, Write, Written, read, write};
 use server_clock::ServerClock;
@@ -67,8 +68,9 @@ fn stream_config() -> stream::Config {
 pub struct NatsState(Arc<Inner>);
 
 struct Inner {
-    lattice: Lattice,
-    stream: Stream,
+    streams: Arc<dyn Streams>,
+    /// What compaction reads; a simulation, which deletes little, has none.
+    compacted: Option<(Jetstream, Stream)>,
     now_ms: NowMs,
     clock: ServerClock,
     compaction: Compaction,
@@ -77,7 +79,7 @@ struct Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner")
-            .field("lattice", &self.lattice)
+            .field("streams", &self.streams)
             .finish_non_exhaustive()
     }
 }
@@ -89,10 +91,28 @@ impl NatsState {
     /// `Unavailable` when the servers don't answer or can't make the stream.
     pub async fn open(lattice: &Lattice, now_ms: NowMs) -> std::result::Result<Self, NatsError> {
         let stream = lattice.stream(stream_config()).await?;
-        let clock = ServerClock::open(lattice, STREAM, &now_ms).await?;
+        let streams = Jetstream(lattice.clone());
+        Self::begin(Arc::new(streams.clone()), Some((streams, stream)), now_ms).await
+    }
+
+    /// State over streams that are there, for simulations.
+    ///
+    /// # Errors
+    /// `Unavailable` when they don't tell their time.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn over(streams: Arc<dyn Streams>, now_ms: NowMs) -> std::result::Result<Self, NatsError> {
+        Self::begin(streams, None, now_ms).await
+    }
+
+    async fn begin(
+        streams: Arc<dyn Streams>,
+        compacted: Option<(Jetstream, Stream)>,
+        now_ms: NowMs,
+    ) -> std::result::Result<Self, NatsError> {
+        let clock = ServerClock::open(&*streams, STREAM).await?;
         Ok(Self(Arc::new(Inner {
-            lattice: lattice.clone(),
-            stream,
+            streams,
+            compacted,
             now_ms,
             clock,
             compaction: Compaction::default(),
@@ -106,12 +126,17 @@ impl NatsState {
     }
 
     #[cfg(test)]
+    fn of_tests(&self) -> &(Jetstream, Stream) {
+        self.0.compacted.as_ref().expect("over a lattice")
+    }
+    #[cfg(test)]
     pub(crate) fn lattice(&self) -> &Lattice {
-        &self.0.lattice
+        &self.of_tests().0.0
     }
     #[cfg(test)]
     pub(crate) async fn compact(&self, kept_max: u64) -> Result<usize> {
-        compaction::compact(&self.0.lattice, &self.0.stream, kept_max).await
+        let (streams, stream) = self.of_tests();
+        compaction::compact(streams, stream, kept_max).await
     }
 
     fn now_ms(&self) -> u64 {
@@ -119,15 +144,15 @@ impl NatsState {
     }
 
     fn live(&self, key: &Key, raw: Raw) -> Option<Entry> {
-        raw.live(key, self.now_ms(), self.0.clock.offset_ms())
+        raw.live(key, self.now_ms(), self.0.clock.now_ms())
     }
 
     async fn raw(&self, key: &Key) -> Result<Option<Raw>> {
-        read(&self.0.stream, key).await
+        read(&*self.0.streams, key).await
     }
 
     async fn write(&self, key: &Key, what: Write, expected: Option<u64>) -> Result<Written> {
-        write(&self.0.lattice, key, what, expected).await
+        write(&*self.0.streams, key, what, expected).await
     }
 
     /// Reads, decides, and writes where nobody was quicker; else again. The decision gets the live entry and the sequence that
@@ -212,7 +237,7 @@ impl State for NatsState {
                 deleted.await?.0
             }
         };
-        self.0.compaction.deleted(&self.0.lattice, &self.0.stream);
+        self.0.compaction.deleted(self.0.compacted.as_ref());
         Ok(deleted)
     }
 
@@ -224,16 +249,10 @@ impl State for NatsState {
                 format!("the keys {}* can't be listed: {e}", prefix.as_str()),
             )
         };
-        let mut subjects = self
-            .0
-            .stream
-            .info_with_subjects(keys::below(prefix))
-            .await
-            .map_err(|e| unread(&e))?;
-        let mut names = BTreeSet::new();
-        while let Some((subject, _one)) = subjects.try_next().await.map_err(|e| unread(&e))? {
-            names.extend(keys::key(&subject).filter(|key| after.is_none_or(|after| key > after)));
-        }
+        let subjects = self.0.streams.subjects(STREAM, &keys::below(prefix)).await;
+        let names = subjects.map_err(|e| unread(&e))?;
+        let names = names.iter().filter_map(|subject| keys::key(subject));
+        let names: BTreeSet<Key> = names.filter(|key| after.is_none_or(|after| key > after)).collect();
         // deleted keys have a message, too: read on until the page is full
         let reads = names.into_iter().map(|key| async move {
             let raw = self.raw(&key).await?;
@@ -247,7 +266,7 @@ impl State for NatsState {
 
     async fn watch(&self, prefix: &Prefix, after_revision: u64) -> Result<Watch> {
         let watcher = Watcher {
-            tail: Tail::after(&self.0.lattice, STREAM, vec![keys::below(prefix)], after_revision),
+            tail: self.0.streams.follow(STREAM, vec![keys::below(prefix)], after_revision),
             state: self.clone(),
             ended: false,
         };
@@ -260,7 +279,7 @@ impl State for NatsState {
 
     async fn lease(&self, key: &Key, holder: &str, ttl_ms: u64) -> Result<Entry> {
         rules::check_lease(key, ttl_ms)?;
-        self.0.clock.refresh(&self.0.lattice, STREAM, &self.0.now_ms).await;
+        self.0.clock.refresh(&*self.0.streams, STREAM).await;
         let value = Bytes::copy_from_slice(holder.as_bytes());
         let (revision, expires_at_ms) = self
             .decide(key, |found| {
@@ -270,7 +289,7 @@ impl State for NatsState {
                 let expires_at_ms = self.now_ms().saturating_add(ttl_ms);
                 let lease = Write::Lease {
                     value: value.clone(),
-                    expires_ms: i128::from(expires_at_ms) + self.0.clock.offset_ms(),
+                    expires_ms: self.0.clock.now_ms() + i128::from(ttl_ms),
                     gone_after_s: ttl_ms.div_ceil(1_000) + LEASE_GONE_AFTER_S,
                 };
                 Ok((lease, expires_at_ms))
@@ -298,7 +317,7 @@ impl State for NatsState {
 
 /// One watch.
 struct Watcher {
-    tail: Tail,
+    tail: Box<dyn Follows>,
     state: NatsState,
     ended: bool,
 }
@@ -311,7 +330,7 @@ impl Watcher {
                     let Some(key) = keys::key(&message.subject) else {
                         continue;
                     };
-                    let raw = Raw::new(message.sequence, message.headers.as_ref(), message.payload);
+                    let raw = Raw::of(message);
                     if raw.forgotten {
                         continue;
                     }
@@ -348,7 +367,7 @@ impl Watcher {
         if seen == 0 {
             return Ok(());
         }
-        let floor = compaction::floor(&self.state.0.stream).await?;
+        let floor = compaction::floor(&*self.state.0.streams).await?;
         if seen >= floor {
             return Ok(());
         }

@@ -5,32 +5,23 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
-use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::watch;
 
 use crate::backoff::jittered;
 use crate::error::{Kind, NatsError};
 use crate::lattice::Lattice;
+use crate::streams::{Stored, headers_of};
 
 /// How long the servers may take to make a consumer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A message of a stream.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    pub(crate) sequence: u64,
-    pub(crate) subject: String,
-    pub(crate) headers: Option<HeaderMap>,
-    pub(crate) payload: Bytes,
-}
-
 /// What comes next.
 #[derive(Debug)]
-pub(crate) enum Tailed {
+pub enum Tailed {
+    /// A message.
     Message(Stored),
     /// It was begun anew behind what was seen.
     Reopened {
@@ -121,7 +112,7 @@ impl Tail {
             return Tailed::Message(Stored {
                 sequence,
                 subject: message.subject.to_string(),
-                headers: message.headers,
+                headers: headers_of(message.headers.as_ref()),
                 payload: message.payload,
             });
         }

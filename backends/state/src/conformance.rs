@@ -18,11 +18,20 @@ pub fn now_ms(hand: &Hand) -> NowMs {
     Arc::new(move || hand.load(Ordering::SeqCst))
 }
 
-/// Runs the whole suite; `make` gives an empty state with this time each time.
+/// Time passes for states that go by the hand alone.
+pub fn turn(hand: Hand, ms: u64) -> std::future::Ready<()> {
+    hand.fetch_add(ms, Ordering::SeqCst);
+    std::future::ready(())
+}
+
+/// Runs the whole suite; `make` gives an empty state with this time each time, `pass` lets time pass for its leases.
 ///
 /// # Panics
 /// When the state fails it.
-pub async fn all<S: State + Clone, F: Future<Output = S>>(make: impl Fn(NowMs) -> F) {
+pub async fn all<S: State + Clone, F: Future<Output = S>, P: Future<Output = ()>>(
+    make: impl Fn(NowMs) -> F,
+    pass: impl Fn(Hand, u64) -> P,
+) {
     let hand: Hand = Arc::new(AtomicU64::new(1_000_000));
     let fresh = || make(now_ms(&hand));
     values_have_revisions(&fresh().await).await;
@@ -30,7 +39,7 @@ pub async fn all<S: State + Clone, F: Future<Output = S>>(make: impl Fn(NowMs) -
     one_of_many_creators_wins(&fresh().await).await;
     lists(&fresh().await).await;
     watches(&fresh().await).await;
-    leases(&fresh().await, &hand).await;
+    leases(&fresh().await, &hand, &pass).await;
     limits_hold(&fresh().await).await;
 }
 
@@ -221,22 +230,25 @@ async fn watches(state: &impl State) {
     }
 }
 
-async fn leases(state: &impl State, hand: &Hand) {
+/// How long the suite's leases are: for states that go by real time, too, and a busy machine.
+const LEASE_MS: u64 = 3_000;
+
+async fn leases<P: Future<Output = ()>>(state: &impl State, hand: &Hand, pass: &impl Fn(Hand, u64) -> P) {
     let k = key("lease/web1");
-    let lease = state.lease(&k, "h1", 1_000).await.expect("lease");
-    assert_eq!(lease.expires_at_ms, Some(hand.load(Ordering::SeqCst) + 1_000));
-    let foreign = state.lease(&k, "h2", 1_000).await.expect_err("held");
+    let lease = state.lease(&k, "h1", LEASE_MS).await.expect("lease");
+    assert_eq!(lease.expires_at_ms, Some(hand.load(Ordering::SeqCst) + LEASE_MS));
+    let foreign = state.lease(&k, "h2", LEASE_MS).await.expect_err("held");
     assert_eq!(foreign.kind, Kind::Conflict);
     assert!(foreign.to_string().contains("'h1'"), "{foreign}");
     assert_eq!(
         state.release(&k, "h2").await.expect_err("not theirs").kind,
         Kind::Conflict
     );
-    hand.fetch_add(600, Ordering::SeqCst);
-    state.lease(&k, "h1", 1_000).await.expect("renew");
-    hand.fetch_add(600, Ordering::SeqCst);
+    pass(hand.clone(), LEASE_MS * 6 / 10).await;
+    state.lease(&k, "h1", LEASE_MS).await.expect("renew");
+    pass(hand.clone(), LEASE_MS * 6 / 10).await;
     assert!(state.get(&k).await.expect("get").is_some(), "renewed in time");
-    hand.fetch_add(400, Ordering::SeqCst);
+    pass(hand.clone(), LEASE_MS * 4 / 10).await;
     assert_eq!(state.get(&k).await.expect("get"), None, "ended by time");
     assert!(
         state
@@ -246,13 +258,13 @@ async fn leases(state: &impl State, hand: &Hand) {
             .is_empty()
     );
     assert_eq!(state.release(&k, "h1").await.expect_err("ended").kind, Kind::Conflict);
-    state.lease(&k, "h2", 1_000).await.expect("free again");
+    state.lease(&k, "h2", LEASE_MS).await.expect("free again");
     state.release(&k, "h2").await.expect("release");
-    state.lease(&k, "h3", 1_000).await.expect("free at once");
+    state.lease(&k, "h3", LEASE_MS).await.expect("free at once");
     let plain = key("plain");
     state.put(&plain, bytes("h1")).await.expect("put");
     assert_eq!(
-        state.lease(&plain, "h1", 1_000).await.expect_err("no lease").kind,
+        state.lease(&plain, "h1", LEASE_MS).await.expect_err("no lease").kind,
         Kind::Conflict
     );
     for ttl_ms in [0, LEASE_TTL_MS_MAX + 1] {

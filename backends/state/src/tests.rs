@@ -21,16 +21,20 @@ async fn opened(dir: &Path) -> Redb {
 
 #[tokio::test]
 async fn state_in_memory_conforms() {
-    conformance::all(|now| async move { Redb::new(Database::in_memory().unwrap(), now) }).await;
+    let fresh = |now| async move { Redb::new(Database::in_memory().unwrap(), now) };
+    conformance::all(fresh, conformance::turn).await;
 }
 
 #[tokio::test]
 async fn state_in_a_file_conforms() {
     let (dirs, count) = (tempfile::tempdir().unwrap(), AtomicU64::new(0));
-    conformance::all(|now| {
-        let dir = dirs.path().join(count.fetch_add(1, Ordering::SeqCst).to_string());
-        async move { Redb::new(Database::open(dir).await.unwrap(), now) }
-    })
+    conformance::all(
+        |now| {
+            let dir = dirs.path().join(count.fetch_add(1, Ordering::SeqCst).to_string());
+            async move { Redb::new(Database::open(dir).await.unwrap(), now) }
+        },
+        conformance::turn,
+    )
     .await;
 }
 

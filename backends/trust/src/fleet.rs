@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use planted::Fault;
 use tokio::sync::watch;
 use wire::{Code, ErrorBody, Headers, Role, Sender, Subject};
 
@@ -190,6 +191,9 @@ impl Fleet {
     pub fn check(&self, stamp: &Stamp, domain: Domain, parts: &[&[u8]]) -> Result<(), Refusal> {
         // copied out: a check takes long for a lock
         let key = self.book().key(&stamp.sender)?.clone();
+        if planted::is(Fault::SignatureUnchecked) {
+            return Ok(());
+        }
         stamp.check(&key, domain, parts)
     }
 

@@ -119,6 +119,32 @@ impl Membership {
         Ok(membership)
     }
 
+    /// As [`Membership::open`] for a member, for simulations: without a place on a disk. `pinned` is what its place would say of the
+    /// others.
+    ///
+    /// # Errors
+    /// What the states say.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn over(
+        me: (wire::Sender, crate::Identity),
+        pinned: Vec<Row>,
+        shared: Arc<dyn State>,
+        own: Arc<dyn State>,
+        now_ms: FleetNow,
+    ) -> Result<Self, TrustError> {
+        let mut book = Book::of(kept(&*own).await?);
+        pinned.into_iter().for_each(|row| book.pin(told(row)));
+        let membership = Self(Arc::new(Inner {
+            fleet: Fleet::new(Some(me), book, Bounds::default(), now_ms),
+            shared,
+            own,
+            pending: Mutex::default(),
+            joins: Arc::new(Semaphore::new(JOINS_AT_ONCE_MAX)),
+        }));
+        membership.look().await?;
+        Ok(membership)
+    }
+
     /// Follows the others' statements and joiners, as long as the process lives.
     pub fn follow(&self) {
         let membership = self.clone();

@@ -8,7 +8,7 @@ const EXAMPLE: &str = "echo";
 #[test]
 fn concerns_depend_on_ports_and_never_on_one_another() {
     let allowed = [
-        "wire", "runtime", "config", "bus", "state", "jobs", "store", "repo", "qcow2",
+        "wire", "runtime", "config", "bus", "state", "jobs", "store", "repo", "qcow2", "planted",
     ]
     .map(|n| format!("windlass-{n}"));
     let all = crates();

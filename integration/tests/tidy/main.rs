@@ -121,8 +121,12 @@ fn wire_and_ports_point_inwards() {
     allow("windlass-wire", &[]);
     allow("windlass-store", &[]);
     allow("windlass-bus", &["windlass-wire"]);
+    allow("windlass-planted", &[]);
     allow("windlass-state", &["windlass-wire"]);
-    allow("windlass-jobs", &["windlass-wire", "windlass-state"]);
+    allow(
+        "windlass-jobs",
+        &["windlass-wire", "windlass-state", "windlass-planted"],
+    );
     allow("windlass-repo", &["windlass-wire", "windlass-store"]);
     allow("windlass-object", &["windlass-store"]);
     allow(
@@ -133,11 +137,18 @@ fn wire_and_ports_point_inwards() {
             "windlass-state",
             "windlass-jobs",
             "windlass-secret",
+            "windlass-planted",
         ],
     );
     allow(
         "windlass-trust",
-        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+        &[
+            "windlass-wire",
+            "windlass-bus",
+            "windlass-state",
+            "windlass-jobs",
+            "windlass-planted",
+        ],
     );
     allow("windlass-secret", &["windlass-wire"]);
     allow("windlass-confine", &[]);
@@ -154,7 +165,13 @@ fn wire_and_ports_point_inwards() {
     allow("windlass-config", &["windlass-wire"]);
     allow(
         "windlass-runtime",
-        &["windlass-wire", "windlass-bus", "windlass-state", "windlass-jobs"],
+        &[
+            "windlass-wire",
+            "windlass-bus",
+            "windlass-state",
+            "windlass-jobs",
+            "windlass-planted",
+        ],
     );
     let concerns: Vec<String> = concerns_of(&all)
         .iter()
@@ -222,6 +239,27 @@ fn subjects_are_made_in_wire_alone() {
                 path.display()
             );
         }
+    }
+}
+
+/// The switch of planted faults is a feature; only tests ask for it.
+#[test]
+fn no_planted_fault_ships() {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "windlass", "--edges", "normal,build", "--offline"])
+        .args(["--format", "{p} {f}", "--prefix", "none"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let tree = String::from_utf8_lossy(&out.stdout);
+    let planted: Vec<&str> = tree.lines().filter(|l| l.starts_with("windlass-planted ")).collect();
+    assert!(!planted.is_empty(), "the binary's crates ask for faults");
+    for line in planted {
+        assert!(
+            !line.contains("testing"),
+            "a shipped binary would have the switch: {line}"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
+use planted::Fault;
 use serde::Serialize;
 
 use super::view::{key, read};
@@ -135,6 +136,7 @@ impl Scheduler {
     pub async fn decide(&self, record: &PlacementRecord, revision: Option<u64>) -> Result<u64> {
         let (at, value) = (key("placements", &record.id)?, encoded(record)?);
         let written = match revision {
+            _ if planted::is(Fault::PlacementDecidedUncompared) => self.state.put(&at, value).await,
             None => self.state.create(&at, value).await,
             Some(revision) => self.state.update(&at, value, revision).await,
         };
@@ -159,6 +161,9 @@ impl Scheduler {
 
     /// Whether a change was committed; if not, it never will be once this returns.
     pub(super) async fn is_committed(&self, placement: &str, change: &str) -> Result<bool> {
+        if planted::is(Fault::OverdueUnasked) {
+            return Ok(false);
+        }
         for _ in 0..RECORD_ATTEMPTS_MAX {
             let fenced = match self.kept(placement).await? {
                 Some((_, record)) if record.changes.iter().any(|c| c == change) => return Ok(true),

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex as Turn, oneshot};
 use super::commit::{encoded, lost};
 use super::view::key;
 use super::{Counts, Scheduler};
+use crate::core::invariants;
 use crate::core::ledger::{Applied, RACK_VERSION, RackChange, RackRecord};
 use crate::{Kind, RackError, Result};
 
@@ -127,6 +128,7 @@ impl Scheduler {
                 Some(known) => known,
                 None => self.read_rack(rack).await?,
             };
+            let before = cfg!(debug_assertions).then(|| record.clone());
             let tidied = self.settle_overdue(&mut record).await?;
             for (placement, change) in decided {
                 record.settle(placement, change);
@@ -143,6 +145,7 @@ impl Scheduler {
             }
             record.version = RACK_VERSION;
             debug_assert!(!changes.is_empty());
+            debug_assert_eq!(invariants::broken(rack, before.as_ref(), &record), Vec::<String>::new());
             match self.state.update(&at, encoded(&record)?, revision).await {
                 Ok(revision) => {
                     Counts::up(&self.counts.rack_writes);

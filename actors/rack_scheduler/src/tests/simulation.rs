@@ -18,6 +18,7 @@ use wire::rack_scheduler::{
 };
 
 use super::asks::{ask, fleet, vms};
+use crate::core::invariants;
 use crate::core::ledger::{PlacementRecord, RackRecord, TenantRecord};
 use crate::engine::{Scheduler, Settings};
 use crate::port::Silent;
@@ -217,34 +218,12 @@ impl World {
     }
 }
 
-/// Everything that is booked, by placement, host and VM; none of it twice.
-fn booked(racks: &BTreeMap<String, RackRecord>) -> BTreeSet<(String, String, u32, u32)> {
-    let mut booked = BTreeSet::new();
-    for booking in racks.values().flat_map(|r| &r.bookings) {
-        for taken in &booking.taken {
-            for vm in &taken.vms {
-                let fresh = booked.insert((booking.placement.clone(), taken.host.clone(), taken.group, *vm));
-                assert!(fresh, "{booking:?} books a VM twice");
-            }
-        }
+/// A group is in one rack.
+fn check_homes(records: &[PlacementRecord]) {
+    for group in records.iter().flat_map(|record| &record.groups) {
+        let racks: BTreeSet<_> = group.on.iter().map(|o| o.host.split('-').next().unwrap()).collect();
+        assert!(racks.len() <= 1, "group {} is in racks {racks:?}", group.name);
     }
-    booked
-}
-
-fn committed(records: &[PlacementRecord]) -> BTreeSet<(String, String, u32, u32)> {
-    let mut committed = BTreeSet::new();
-    for record in records {
-        for (g, group) in record.groups.iter().enumerate() {
-            let racks: BTreeSet<_> = group.on.iter().map(|o| o.host.split('-').next().unwrap()).collect();
-            assert!(racks.len() <= 1, "group {} is in racks {racks:?}", group.name);
-            for on in &group.on {
-                for vm in &on.vms {
-                    committed.insert((record.id.clone(), on.host.clone(), g as u32, *vm));
-                }
-            }
-        }
-    }
-    committed
 }
 
 fn run(seed: u64, requests: u64) {
@@ -311,7 +290,11 @@ fn run(seed: u64, requests: u64) {
             .all(|r| r.state == PlacementState::Placed && r.leaving.is_empty()),
         "{context}"
     );
-    assert_eq!(booked(&racks), committed(&records), "{context}");
+    check_homes(&records);
+    assert_eq!(invariants::halves(&racks, &records), Vec::<String>::new(), "{context}");
+    for (id, record) in &racks {
+        assert_eq!(invariants::of_rack(id, record), Vec::<String>::new(), "{context}");
+    }
     let stand: BTreeSet<&String> = records.iter().map(|r| &r.id).collect();
     let lost = |id: &&String| !world.let_go.contains(*id) && !stand.contains(*id);
     let lost: Vec<&String> = world.acknowledged.iter().filter(lost).collect();

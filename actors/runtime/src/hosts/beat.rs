@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use planted::Fault;
 use tokio::task::JoinHandle;
 use wire::hosts::{HostBeat, HostOrder, HostState};
 use wire::{Code, ErrorBody};
@@ -34,8 +35,8 @@ impl Beating {
     /// `conflict` when another process has the id and lives; what the state says.
     pub(crate) async fn start(hosts: Arc<Hosts>) -> Result<Self, ErrorBody> {
         hosts.take_id().await?;
-        let order = hosts.standing_order().await?;
-        hosts.book().order(hosts.host().clone(), order);
+        let (order, revision) = hosts.standing_order().await?;
+        hosts.book().order(hosts.host().clone(), order, revision);
         hosts.obey(order);
         hosts.beat(hosts.present_state()).await?;
         hosts.announce_host(hosts.host()).await;
@@ -92,6 +93,7 @@ impl Hosts {
         loop {
             let error = match self.state.lease(&lease, boot, self.lease_ms()).await {
                 Ok(_) => return Ok(()),
+                Err(e) if e.kind == state::Kind::Conflict && planted::is(Fault::IdTakenAnyway) => return Ok(()),
                 Err(e) if e.kind == state::Kind::Conflict => e,
                 Err(e) => return Err(e.into()),
             };
@@ -117,10 +119,14 @@ impl Hosts {
         Ok(Some((beat.boot, beat.count)))
     }
 
-    async fn standing_order(&self) -> Result<HostOrder, ErrorBody> {
+    /// The order that stands, and the revision at which it was given.
+    async fn standing_order(&self) -> Result<(HostOrder, u64), ErrorBody> {
         match self.state.get(&key(ORDERS, self.host())?).await? {
-            Some(entry) => serde_json::from_slice(&entry.value).map_err(unreadable),
-            None => Ok(HostOrder::Serve),
+            Some(entry) => Ok((
+                serde_json::from_slice(&entry.value).map_err(unreadable)?,
+                entry.revision,
+            )),
+            None => Ok((HostOrder::Serve, 0)),
         }
     }
 
@@ -173,6 +179,7 @@ async fn beat_on(hosts: Arc<Hosts>) {
     let mut failed = false;
     loop {
         tokio::select! {
+            biased;
             () = hosts.ending.cancelled() => return,
             () = tokio::time::sleep(every) => {}
             () = hosts.beat_now.notified() => {}
@@ -207,6 +214,7 @@ async fn follow_orders(hosts: Arc<Hosts>) {
     loop {
         let look_again = Duration::from_millis(DRAIN_LOOK_EVERY_MS);
         tokio::select! {
+            biased;
             () = hosts.ending.cancelled() => return,
             () = hosts.ordered.notified() => {}
             () = tokio::time::sleep(look_again), if drain_began_ms.is_some() => {}

@@ -91,25 +91,26 @@ impl HostBook {
         Effect::run(async move { membership?.revoke(&request).await })
     }
 
-    /// Durable when it is answered; the host obeys as soon as it hears of it, also after it was away.
     fn tell(&mut self, host: HostId, order: HostOrder) -> Effect<Self, HostInfo> {
         let hosts = self.0.clone();
-        Effect::run(async move {
-            info(&hosts, &host)?;
-            let value = serde_json::to_vec(&order)
-                .map_err(|e| ErrorBody::new(Code::Internal, format!("the order can't be encoded: {e}")))?;
-            hosts.state.put(&key(ORDERS, &host)?, Bytes::from(value)).await?;
-            hosts.book().order(host.clone(), order);
-            if host == *hosts.host() {
-                hosts.ordered.notify_one();
-            }
-            let info = info(&hosts, &host)?;
-            hosts
-                .desk
-                .announcer
-                .announce(wire::hosts::HostChanged(info.clone()))
-                .await;
-            Ok(info)
-        })
+        Effect::run(async move { hosts.tell(host, order).await })
+    }
+}
+
+impl Hosts {
+    /// Durable when it is answered; the host obeys as soon as it hears of it, also after it was away.
+    pub(crate) async fn tell(&self, host: HostId, order: HostOrder) -> Result<HostInfo, ErrorBody> {
+        info(self, &host)?;
+        let value = serde_json::to_vec(&order)
+            .map_err(|e| ErrorBody::new(Code::Internal, format!("the order can't be encoded: {e}")))?;
+        let revision = self.state.put(&key(ORDERS, &host)?, Bytes::from(value)).await?;
+        self.book().order(host.clone(), order, revision);
+        if host == *self.host() {
+            self.ordered.notify_one();
+        }
+        let info = info(self, &host)?;
+        let told = wire::hosts::HostChanged(info.clone());
+        self.desk.announcer.announce(told).await;
+        Ok(info)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use planted::Fault;
 use state::{Change, Entry, Key, Prefix};
 use wire::HostId;
 use wire::hosts::{HostBeat, HostLost, HostOrder};
@@ -22,6 +23,7 @@ pub(crate) async fn follow(hosts: Arc<Hosts>) {
     let mut after = 0;
     loop {
         tokio::select! {
+            biased;
             () = hosts.ending.cancelled() => return,
             () = follow_from(&hosts, &mut after) => {}
         }
@@ -60,12 +62,12 @@ fn named(key: &Key, below: &str) -> Option<HostId> {
 fn take_in(hosts: &Hosts, change: Change) {
     match change {
         Change::Put(entry) => take_in_entry(hosts, &entry),
-        Change::Deleted { key, .. } => {
+        Change::Deleted { key, revision } => {
             if let Some(host) = named(&key, BEATS) {
                 hosts.book().forget(&host);
             }
             if let Some(host) = named(&key, ORDERS) {
-                hosts.book().order(host, HostOrder::Serve);
+                hosts.book().order(host, HostOrder::Serve, revision);
                 hosts.ordered.notify_one();
             }
         }
@@ -81,7 +83,7 @@ fn take_in_entry(hosts: &Hosts, entry: &Entry) {
         }
     } else if let Some(host) = named(&entry.key, ORDERS) {
         match serde_json::from_slice::<HostOrder>(&entry.value) {
-            Ok(order) => hosts.book().order(host, order),
+            Ok(order) => hosts.book().order(host, order, entry.revision),
             Err(e) => tracing::warn!(key = %entry.key, error = %e, "an order can't be read"),
         }
         hosts.ordered.notify_one();
@@ -97,6 +99,7 @@ pub(crate) async fn look_for_the_lost(hosts: Arc<Hosts>) {
     let every = Duration::from_millis((hosts.options.beat_every_ms / LOOKS_PER_BEAT).max(10));
     loop {
         tokio::select! {
+            biased;
             () = hosts.ending.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
@@ -128,6 +131,7 @@ async fn declare(hosts: &Hosts, lost: &Overdue) -> state::Result<bool> {
         return Ok(false);
     };
     if let Ok(beat) = serde_json::from_slice::<HostBeat>(&entry.value)
+        && !planted::is(Fault::LostUnlooked)
         && (&beat.boot, beat.count) != (&lost.mark.boot, lost.mark.count)
     {
         hosts.book().hear(beat, hosts.clock.monotonic_ms());

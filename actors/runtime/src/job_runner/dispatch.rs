@@ -25,6 +25,7 @@ pub(super) async fn from_queues(runner: Weak<Inner>, slots: Arc<Semaphore>) {
     let mut pause_ms = ASK_AGAIN_MS;
     while !desk.draining.is_cancelled() {
         let slot = tokio::select! {
+            biased;
             () = desk.draining.cancelled() => return,
             slot = slots.clone().acquire_owned() => slot,
         };
@@ -63,6 +64,7 @@ async fn take(desk: &Desk, concern: &str, admission: &mut watch::Receiver<Admiss
         Admission::Own => Queues::Own,
         Admission::Nothing => {
             let _changed = tokio::select! {
+                biased;
                 () = desk.draining.cancelled() => return Ok(None),
                 changed = admission.changed() => changed,
             };
@@ -72,6 +74,7 @@ async fn take(desk: &Desk, concern: &str, admission: &mut watch::Receiver<Admiss
     let (draining, mut changes) = (desk.draining.clone(), admission.clone());
     let until = async move {
         tokio::select! {
+            biased;
             () = draining.cancelled() => {}
             _changed = changes.changed() => {}
         }

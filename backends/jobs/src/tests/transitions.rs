@@ -59,7 +59,7 @@ fn states() -> Vec<(&'static str, Record, Ticket)> {
 type Event = (&'static str, fn(&mut Record, &Ticket) -> Result<()>);
 
 /// Everything that may happen to a job.
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 12] = [
     ("a worker takes it", |r, _| r.take(&worker("2"), &now()).map(|_| ())),
     ("its worker says: done", |r, t| {
         r.finish(t, Outcome::Done(json!(1)), &now())
@@ -83,6 +83,10 @@ const EVENTS: [Event; 11] = [
     }),
     ("its worker falls silent", |r, _| {
         r.lapse("silence", DELIVERIES_MAX, &now());
+        Ok(())
+    }),
+    ("its worker never learned that it has it", |r, _| {
+        r.unlearn(&now());
         Ok(())
     }),
     ("someone asks for its end", |r, _| {

@@ -18,15 +18,18 @@ pub(super) enum Delivered {
     Watch,
     /// This process has it; the servers forgot that it said so.
     Mine,
+    /// This process took it and never learned so: every answer was lost. Nothing was begun: take it anew.
+    Unlearned,
     /// Nothing more to do: acknowledge it.
     Drop,
 }
 
-/// A message: its place in the stream, and which retry of its job it is.
+/// A message: its place in the stream, which retry of its job it is, and whether this process has the job in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrived {
     pub(super) sequence: u64,
     pub(super) retries: u32,
+    pub(super) in_hand: bool,
 }
 
 pub(super) fn decide(kept: Option<&Kept>, arrived: Arrived, worker: &Worker) -> Delivered {
@@ -52,7 +55,10 @@ pub(super) fn decide(kept: Option<&Kept>, arrived: Arrived, worker: &Worker) -> 
         return Delivered::Drop;
     }
     if record.is_held_by(worker) {
-        return Delivered::Mine;
+        return match arrived.in_hand {
+            true => Delivered::Mine,
+            false => Delivered::Unlearned,
+        };
     }
     match record.was_left_by(worker) {
         true => Delivered::TakeOver,
@@ -100,7 +106,7 @@ mod tests {
 
     #[test]
     fn messages_mean_what_the_record_says() {
-        use Delivered::{Drop, Mine, Retry, Take, TakeOver, Watch};
+        use Delivered::{Drop, Mine, Retry, Take, TakeOver, Unlearned, Watch};
         let a = worker("a", "1");
         let queued = kept();
         let mut running = kept();
@@ -133,8 +139,18 @@ mod tests {
             (Some(&running), 9, 1, &a, Drop),
         ];
         for (n, (kept, sequence, retries, worker, expected)) in table.into_iter().enumerate() {
-            let arrived = Arrived { sequence, retries };
-            assert_eq!(decide(kept, arrived, worker), expected, "row {n}");
+            for in_hand in [true, false] {
+                let arrived = Arrived {
+                    sequence,
+                    retries,
+                    in_hand,
+                };
+                let expected = match expected {
+                    Mine if !in_hand => Unlearned,
+                    other => other,
+                };
+                assert_eq!(decide(kept, arrived, worker), expected, "row {n}, in hand {in_hand}");
+            }
         }
     }
 }

@@ -1,14 +1,11 @@
 //! The stream of jobs that are not ended: what waits and what is in hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, Context};
-use futures::TryStreamExt;
-use jobs::{JobsError, Kind, Record, Result};
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use jobs::{JobsError, Kind, Limits, Record, Result};
+use planted::Fault;
 use wire::job::JobId;
 use wire::subject::JobSubject;
 use wire::{ConcernName, HostId};
@@ -18,6 +15,7 @@ use super::errors::{failed, unreadable};
 use super::records::QueueOf;
 use crate::error::NatsError;
 use crate::lattice::Lattice;
+use crate::streams::{Consumer, MESSAGE_ID, NotStored, Outgoing, Pulls, Streams};
 
 /// The stream's name.
 pub(crate) const STREAM: &str = "WINDLASS_JOBS";
@@ -31,8 +29,7 @@ const PULLS_WAITING_MAX: i64 = 4_096;
 /// The stream.
 #[derive(Debug)]
 pub(super) struct Queue {
-    context: Context,
-    stream: stream::Stream,
+    streams: Arc<dyn Streams>,
     jobs_open_max: u64,
     lease: Duration,
 }
@@ -44,7 +41,8 @@ pub(super) struct Waiting {
 }
 
 impl Queue {
-    pub(super) async fn open(lattice: &Lattice, options: &JobsOptions) -> std::result::Result<Self, NatsError> {
+    /// Makes the stream when it isn't there.
+    pub(super) async fn make(lattice: &Lattice, options: &JobsOptions) -> std::result::Result<(), NatsError> {
         let limits = options.limits;
         let config = stream::Config {
             name: STREAM.into(),
@@ -58,12 +56,15 @@ impl Queue {
             duplicate_window: Duration::from_millis(options.duplicate_window_ms),
             ..stream::Config::default()
         };
-        Ok(Self {
-            context: lattice.jetstream().clone(),
-            stream: lattice.stream(config).await?,
+        lattice.stream(config).await.map(|_it_is_there| ())
+    }
+
+    pub(super) fn over(streams: Arc<dyn Streams>, limits: &Limits) -> Self {
+        Self {
+            streams,
             jobs_open_max: limits.jobs_open_max,
             lease: Duration::from_millis(limits.lease_ms),
-        })
+        }
     }
 
     fn subject(record: &Record) -> Result<JobSubject> {
@@ -86,34 +87,23 @@ impl Queue {
                 format!("the job can't be encoded: {e}; nothing was submitted"),
             )
         })?;
-        let message = PublishMessage::build().payload(payload.into());
+        let message = Outgoing::new(subject, payload);
         let message = match name {
-            Some(name) => message.message_id(format!("{}{name}", record.job.id)),
+            Some(name) => message.with(MESSAGE_ID, format_args!("{}{name}", record.job.id)),
             None => message,
         };
         let mut pause_ms = PUBLISH_AGAIN_MS;
         let mut tries = 0;
         loop {
             tries += 1;
-            let published = match self.context.send_publish(subject.clone(), message.clone()).await {
-                Ok(acknowledged) => acknowledged.await,
-                Err(e) => Err(e),
-            };
-            let error = match published {
-                Ok(ack) => return Ok(ack.sequence),
+            let error = match self.streams.publish(&message).await {
+                Ok(sequence) => return Ok(sequence),
                 Err(e) => e,
             };
-            match error.kind() {
-                PublishErrorKind::Other if error.to_string().contains("maximum messages exceeded") => {
-                    return Err(self.is_full());
-                }
-                PublishErrorKind::TimedOut
-                | PublishErrorKind::BrokenPipe
-                | PublishErrorKind::StreamNotFound
-                | PublishErrorKind::MaxAckPending
-                | PublishErrorKind::Other
-                    if tries < PUBLISH_TRIES =>
-                {
+            match error {
+                NotStored::Full(_) => return Err(self.is_full()),
+                NotStored::Unclear(_) if planted::is(Fault::SubmitUnacknowledged) => return Ok(0),
+                NotStored::Unclear(_) if tries < PUBLISH_TRIES => {
                     tracing::debug!(job = %record.job.id, %error, tries, "a job's message was not acknowledged yet");
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms *= 2;
@@ -149,53 +139,39 @@ impl Queue {
         let Ok(subject) = JobSubject::anywhere(id) else {
             return Ok(None);
         };
-        match self.stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(Waiting {
+        match self.streams.last(STREAM, &subject).await {
+            Ok(Some(message)) => Ok(Some(Waiting {
                 record: decoded(id, &message.payload)?,
                 sequence: message.sequence,
             })),
-            Err(e) if matches!(e.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Ok(None) => Ok(None),
             Err(e) => Err(failed(&format!("looking for job {id}"), e)),
         }
     }
 
     /// The ids of all jobs that have a message, and the queues that they wait in.
     pub(super) async fn ids(&self) -> Result<Vec<(JobId, QueueOf)>> {
-        let listed = self.stream.info_with_subjects(JobSubject::every()).await;
-        let subjects: Vec<(String, usize)> = match listed {
-            Ok(subjects) => subjects.try_collect().await,
-            Err(e) => Err(e),
-        }
-        .map_err(|e| failed("listing the queues", e))?;
-        let parsed = subjects
-            .iter()
-            .filter_map(|(subject, _)| JobSubject::parse(subject).ok());
+        let listed = self.streams.subjects(STREAM, &JobSubject::every()).await;
+        let subjects = listed.map_err(|e| failed("listing the queues", e))?;
+        let parsed = subjects.iter().filter_map(|subject| JobSubject::parse(subject).ok());
         Ok(parsed.map(|subject| (subject.job(), subject.host().cloned())).collect())
     }
 
     pub(super) async fn count(&self) -> Result<u64> {
-        let info = self
-            .stream
-            .get_info()
-            .await
-            .map_err(|e| failed("counting the queues", e))?;
-        Ok(info.state.messages)
+        let counted = self.streams.count(STREAM).await;
+        counted.map_err(|e| failed("counting the queues", e))
     }
 
     /// The consumer of one queue; made when it isn't there.
-    pub(super) async fn consumer(&self, concern: &ConcernName, host: Option<&HostId>) -> Result<PullConsumer> {
+    pub(super) async fn consumer(&self, concern: &ConcernName, host: Option<&HostId>) -> Result<Arc<dyn Pulls>> {
         let name = consumer_name(concern, host);
-        let config = pull::Config {
-            durable_name: Some(name.clone()),
-            ack_policy: AckPolicy::Explicit,
+        let consumer = Consumer {
+            name: name.clone(),
+            filter: JobSubject::queue(concern, host),
             ack_wait: self.lease,
-            filter_subject: JobSubject::queue(concern, host),
-            max_deliver: -1,
-            max_ack_pending: -1,
-            max_waiting: PULLS_WAITING_MAX,
-            ..pull::Config::default()
+            pulls_max: PULLS_WAITING_MAX,
         };
-        let made = self.stream.create_consumer(config).await;
+        let made = self.streams.consumer(STREAM, consumer).await;
         made.map_err(|e| failed(&format!("the queue {name}"), e))
     }
 }
@@ -210,10 +186,4 @@ pub(crate) fn consumer_name(concern: &ConcernName, host: Option<&HostId>) -> Str
 
 pub(super) fn decoded(id: &JobId, payload: &[u8]) -> Result<Record> {
     Record::decode(payload).map_err(|e| unreadable(&format!("job {id}"), e))
-}
-
-/// The place of a delivered message in the stream.
-pub(super) fn sequence(message: &jetstream::Message) -> Result<u64> {
-    let info = message.info().map_err(|e| unreadable("a message of the queue", e))?;
-    Ok(info.stream_sequence)
 }

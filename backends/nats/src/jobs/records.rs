@@ -8,15 +8,13 @@
 //! with a mark that it is gone, which the servers forget a moment later. The mark of a job whose message still waits stays: it
 //! tells whoever gets the message that there is nothing to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, StorageType};
+use async_nats::jetstream::stream::{self, DiscardPolicy, StorageType};
 use bytes::Bytes;
-use futures::TryStreamExt;
-use jobs::{NewJob, Record, Result, Target};
+use jobs::{NewJob, Record, Result, Target, Worker, invariants};
+use planted::Fault;
 use serde::{Deserialize, Serialize};
 use wire::HostId;
 use wire::job::{Job, JobId};
@@ -25,6 +23,7 @@ use wire::subject::JobSubject;
 use super::errors::{failed, unreadable};
 use crate::error::NatsError;
 use crate::lattice::Lattice;
+use crate::streams::{EXPECTED, NotStored, OPERATION, Outgoing, Streams, TTL};
 
 /// A bucket is a stream of this name, and its keys are these subjects.
 pub(crate) const STREAM: &str = "KV_windlass_jobs";
@@ -33,10 +32,8 @@ pub(crate) const SUBJECTS: &str = "$KV.windlass_jobs";
 const WRITE_TRIES: u32 = 6;
 /// The pause before the second try, in milliseconds; each is twice the one before.
 const WRITE_AGAIN_MS: u64 = 100;
-/// The header that marks a key as deleted.
-const OPERATION: &str = "KV-Operation";
-/// How long a mark stays that a key is gone: as short as the servers can.
-const MARK_KEPT: Duration = Duration::from_secs(1);
+/// How long a mark stays that a key is gone, in seconds: as short as the servers can.
+const MARK_KEPT_S: u64 = 1;
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,12 +56,18 @@ pub(super) struct Named {
     pub(super) forgotten: bool,
 }
 
+/// A record that is to be written.
+pub(super) struct Change<'a> {
+    /// What it replaces.
+    pub(super) before: Option<&'a Record>,
+    pub(super) kept: &'a Kept,
+    /// Whose word it is, when it is a worker's.
+    pub(super) writer: Option<&'a Worker>,
+}
+
 /// The bucket.
 #[derive(Debug)]
-pub(super) struct Records {
-    context: Context,
-    stream: stream::Stream,
-}
+pub(super) struct Records(pub(super) Arc<dyn Streams>);
 
 /// A value and its revision.
 struct Found {
@@ -86,6 +89,16 @@ pub(super) fn digest(request: &serde_json::Value) -> String {
 
 /// Whose queue a job is in: a host's, or the one that all hosts share.
 pub(super) type QueueOf = Option<HostId>;
+
+/// A message for a key.
+fn to(key: &str, payload: Bytes) -> Outgoing {
+    Outgoing::new(format!("{SUBJECTS}.{key}"), payload)
+}
+
+/// How long a request id is kept, in whole seconds.
+fn kept_s(keep_ms: u64) -> u64 {
+    keep_ms.max(1_000) / 1_000
+}
 
 fn job_key(queue: &QueueOf, id: &JobId) -> String {
     format!("job.{}.{id}", JobSubject::queue_token(queue.as_ref()))
@@ -123,7 +136,8 @@ fn is_id(id: &JobId) -> bool {
 }
 
 impl Records {
-    pub(super) async fn open(lattice: &Lattice) -> std::result::Result<Self, NatsError> {
+    /// Makes the bucket when it isn't there.
+    pub(super) async fn make(lattice: &Lattice, streams: &dyn Streams) -> std::result::Result<(), NatsError> {
         let config = stream::Config {
             name: STREAM.into(),
             description: Some("windlass: records of jobs".into()),
@@ -139,18 +153,14 @@ impl Records {
             allow_direct: false,
             ..stream::Config::default()
         };
-        let records = Self {
-            context: lattice.jetstream().clone(),
-            stream: lattice.stream(config).await?,
-        };
-        records.warn_of_old_ones().await;
-        Ok(records)
+        lattice.stream(config).await?;
+        Self::warn_of_old_ones(streams).await;
+        Ok(())
     }
 
     /// Builds before 0.1.0 had keys without a queue, which nobody reads any more.
-    async fn warn_of_old_ones(&self) {
-        if let Ok(listed) = self.stream.info_with_subjects(format!("{SUBJECTS}.job.*")).await
-            && let Ok(subjects) = listed.try_collect::<Vec<(String, usize)>>().await
+    async fn warn_of_old_ones(streams: &dyn Streams) {
+        if let Ok(subjects) = streams.subjects(STREAM, &format!("{SUBJECTS}.job.*")).await
             && !subjects.is_empty()
         {
             tracing::warn!(
@@ -163,44 +173,42 @@ impl Records {
 
     async fn read(&self, key: &str) -> Result<Option<Found>> {
         let subject = format!("{SUBJECTS}.{key}");
-        match self.stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(Found {
-                is_deleted: message.headers.get(OPERATION).is_some(),
+        match self.0.last(STREAM, &subject).await {
+            Ok(Some(message)) => Ok(Some(Found {
+                is_deleted: message.header(OPERATION).is_some(),
                 payload: message.payload,
                 revision: message.sequence,
             })),
-            Err(e) if matches!(e.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Ok(None) => Ok(None),
             Err(e) => Err(failed(&format!("reading {key}"), e)),
         }
     }
 
     /// Writes where the key still has `revision` (0: never written, or long gone). A write whose fate is not known is tried
     /// again; when somebody was there before, it may have been ourselves.
-    async fn write(&self, key: &str, message: PublishMessage, revision: u64, payload: &[u8]) -> Result<Written> {
-        let subject = format!("{SUBJECTS}.{key}");
-        let message = message.expected_last_subject_sequence(revision);
+    async fn write(&self, key: &str, message: Outgoing, revision: u64) -> Result<Written> {
+        let message = match planted::is(Fault::RecordWrittenUncompared) {
+            true => message,
+            false => message.with(EXPECTED, revision),
+        };
         let mut pause_ms = WRITE_AGAIN_MS;
         let mut tries = 0;
         loop {
             tries += 1;
-            let published = match self.context.send_publish(subject.clone(), message.clone()).await {
-                Ok(acknowledged) => acknowledged.await,
-                Err(e) => Err(e),
-            };
-            let error = match published {
-                Ok(ack) => return Ok(Written::At(ack.sequence)),
+            let error = match self.0.publish(&message).await {
+                Ok(sequence) => return Ok(Written::At(sequence)),
                 Err(e) => e,
             };
-            if error.kind() == PublishErrorKind::WrongLastSequence {
+            if let NotStored::Overtaken(_) = error {
                 if tries > 1
                     && let Some(found) = self.read(key).await?
-                    && found.payload == payload
+                    && found.payload == message.payload
                 {
                     return Ok(Written::At(found.revision));
                 }
                 return Ok(Written::Overtaken);
             }
-            if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= WRITE_TRIES {
+            if matches!(error, NotStored::TooLarge(_)) || tries >= WRITE_TRIES {
                 return Err(failed(&format!("writing {key}"), error));
             }
             tracing::debug!(key, %error, tries, "a write was not acknowledged yet");
@@ -238,16 +246,15 @@ impl Records {
     }
 
     /// Writes a record where it still has `revision`; its new revision, or `None` when somebody was there before.
-    pub(super) async fn swap(&self, kept: &Kept, revision: u64) -> Result<Option<u64>> {
+    pub(super) async fn swap(&self, change: Change<'_>, revision: u64) -> Result<Option<u64>> {
+        let Change { before, kept, writer } = change;
         let id = &kept.record.job.id;
+        debug_assert_eq!(invariants::misstep(before, &kept.record, writer), None);
         let payload = Bytes::from(
             serde_json::to_vec(kept).map_err(|e| unreadable(&format!("the record of job {id}, to be written,"), e))?,
         );
-        let message = PublishMessage::build().payload(payload.clone());
-        match self
-            .write(&job_key(&kept.record.job.target, id), message, revision, &payload)
-            .await?
-        {
+        let key = job_key(&kept.record.job.target, id);
+        match self.write(&key, to(&key, payload), revision).await? {
             Written::At(revision) => Ok(Some(revision)),
             Written::Overtaken => Ok(None),
         }
@@ -255,9 +262,9 @@ impl Records {
 
     /// Writes the mark over a key that still has `revision`; for good where it `stays`.
     async fn mark_gone(&self, key: &str, revision: u64, stays: bool) -> Result<bool> {
-        let mark = PublishMessage::build().header(OPERATION, "PURGE");
-        let mark = if stays { mark } else { mark.ttl(MARK_KEPT) };
-        Ok(matches!(self.write(key, mark, revision, &[]).await?, Written::At(_)))
+        let mark = to(key, Bytes::new()).with(OPERATION, "PURGE");
+        let mark = if stays { mark } else { mark.with(TTL, MARK_KEPT_S) };
+        Ok(matches!(self.write(key, mark, revision).await?, Written::At(_)))
     }
 
     /// Forgets a record that still has `revision`. Where the job's message still waits the mark stays, until
@@ -294,25 +301,22 @@ impl Records {
             true => format!("{SUBJECTS}.dead."),
             false => format!("{SUBJECTS}.job."),
         };
-        let listed = self.stream.info_with_subjects(format!("{prefix}*.*")).await;
-        let subjects: Vec<(String, usize)> = match listed {
-            Ok(subjects) => subjects.try_collect().await,
-            Err(e) => Err(e),
-        }
-        .map_err(|e| failed("listing the records", e))?;
+        let listed = self.0.subjects(STREAM, &format!("{prefix}*.*")).await;
+        let subjects = listed.map_err(|e| failed("listing the records", e))?;
         let filed = |subject: &String| {
             let (queue, id) = subject.strip_prefix(&prefix)?.split_once('.')?;
             Some((JobId(id.to_owned()), JobSubject::queue_of_token(queue).ok()?))
         };
-        Ok(subjects.iter().filter_map(|(subject, _)| filed(subject)).collect())
+        Ok(subjects.iter().filter_map(filed).collect())
     }
 
     /// Notes that a job is, or is about to be, a dead letter.
     pub(super) async fn note_dead(&self, queue: &QueueOf, id: &JobId) -> Result<()> {
         let key = dead_key(queue, id);
         let noted = async |revision| {
-            let message = PublishMessage::build().payload(Bytes::from_static(b"dead"));
-            let written = self.write(&key, message, revision, b"dead").await?;
+            let written = self
+                .write(&key, to(&key, Bytes::from_static(b"dead")), revision)
+                .await?;
             Result::Ok(matches!(written, Written::At(_)))
         };
         if noted(0).await? {
@@ -348,10 +352,11 @@ impl Records {
             Bytes::from(serde_json::to_vec(&named).map_err(|e| unreadable("a request id, to be written,", e))?);
         let mut revision = 0;
         loop {
-            let message = PublishMessage::build()
-                .payload(payload.clone())
-                .ttl(Duration::from_millis(keep_ms.max(1_000)));
-            if let Written::At(_) = self.write(&key, message, revision, &payload).await? {
+            if planted::is(Fault::RequestIdForgotten) {
+                return Ok(None);
+            }
+            let message = to(&key, payload.clone()).with(TTL, kept_s(keep_ms));
+            if let Written::At(_) = self.write(&key, message, revision).await? {
                 return Ok(None);
             }
             revision = 0;
@@ -392,9 +397,7 @@ impl Records {
         named.forgotten = true;
         let payload =
             Bytes::from(serde_json::to_vec(&named).map_err(|e| unreadable("a request id, to be written,", e))?);
-        let message = PublishMessage::build()
-            .payload(payload.clone())
-            .ttl(Duration::from_millis(keep_ms.max(1_000)));
-        self.write(&key, message, found.revision, &payload).await.map(|_| ())
+        let message = to(&key, payload).with(TTL, kept_s(keep_ms));
+        self.write(&key, message, found.revision).await.map(|_| ())
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
@@ -15,8 +14,9 @@ use jobs::{
 use tokio::time::Instant;
 use wire::job::{Job, JobId, JobState, Progress};
 
-use super::records::{Kept, Named, QueueOf, digest};
+use super::records::{Change, Kept, Named, QueueOf, digest};
 use super::{Held, Inner, JetstreamJobs, lock};
+use crate::streams::Ack;
 
 /// Progress is written to the record at most this often; followers hear it by events.
 const PROGRESS_WRITTEN_EVERY: Duration = Duration::from_secs(1);
@@ -140,7 +140,12 @@ impl Inner {
             let mut after = held.kept.clone();
             change(&mut after.record)?;
             after.beats += 1;
-            if let Some(revision) = self.records.swap(&after, held.revision).await? {
+            let written = Change {
+                before: Some(&held.kept.record),
+                kept: &after,
+                writer: Some(&ticket.worker),
+            };
+            if let Some(revision) = self.records.swap(written, held.revision).await? {
                 (held.kept, held.revision, held.written_at) = (after, revision, Instant::now());
                 return Ok(());
             }
@@ -174,7 +179,7 @@ impl Inner {
             return self.not_in_hand(ticket).await;
         };
         let mut held = held.lock().await;
-        if let Err(e) = held.message.ack_with(AckKind::Progress).await {
+        if let Err(e) = held.message.ack(Ack::Progress).await {
             tracing::debug!(job = %ticket.job, error = %e, "the queue wasn't told that the job goes on");
         }
         let kept = self.change_held(ticket, &mut held, |_| Ok(())).await;
@@ -223,8 +228,8 @@ impl Inner {
         }
         // only now, that its end is durable
         let told = match job.state.is_final() {
-            true => held.message.double_ack().await,
-            false => held.message.ack_with(AckKind::Nak(None)).await,
+            true => held.message.ack(Ack::Done).await,
+            false => held.message.ack(Ack::Back).await,
         };
         if let Err(e) = told {
             tracing::debug!(job = %ticket.job, error = %e, "the queue wasn't told of a job's end; its message comes again");
@@ -244,7 +249,12 @@ impl Inner {
             if kept == before {
                 return Ok(kept.record.job);
             }
-            if self.records.swap(&kept, revision).await?.is_none() {
+            let change = Change {
+                before: (revision > 0).then_some(&before.record),
+                kept: &kept,
+                writer: None,
+            };
+            if self.records.swap(change, revision).await?.is_none() {
                 continue;
             }
             if kept.record.job.state.is_final() {
@@ -266,7 +276,12 @@ impl Inner {
         // the message first: it alone brings the job back; the record only says so sooner
         let again = format!(".{}", after.record.retries);
         after.message = self.queue.publish(&after.record, Some(&again)).await?;
-        match self.records.swap(&after, revision).await {
+        let change = Change {
+            before: Some(&kept.record),
+            kept: &after,
+            writer: None,
+        };
+        match self.records.swap(change, revision).await {
             Ok(Some(_)) if kept.record.job.state == JobState::Dead => {
                 self.records.unnote_dead(&after.record.job.target, id).await;
             }
@@ -318,6 +333,7 @@ impl Inner {
             if !kept.record.was_left_by(worker) {
                 continue;
             }
+            let before = kept.clone();
             let why = "the process that ran this job ended";
             kept.record.lapse(why, self.limits().deliveries_max, &self.source.now());
             kept.beats += 1;
@@ -325,8 +341,13 @@ impl Inner {
             if job.state == JobState::Dead {
                 self.records.note_dead(&job.target, &job.id).await?;
             }
+            let change = Change {
+                before: Some(&before.record),
+                kept: &kept,
+                writer: None,
+            };
             // the old message is dropped when it comes
-            if self.records.swap(&kept, revision).await?.is_some() && !job.state.is_final() {
+            if self.records.swap(change, revision).await?.is_some() && !job.state.is_final() {
                 let name = format!(".{}.{}", kept.record.retries, worker.boot);
                 self.queue.publish(&kept.record, Some(&name)).await?;
             }

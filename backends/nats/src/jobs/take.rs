@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
 use futures::future::BoxFuture;
 use jobs::{Queues, Record, Result, Taken, Worker};
+use planted::Fault;
 use tokio::time::Instant;
 use wire::ConcernName;
 use wire::job::JobId;
 
 use super::core::{Arrived, Delivered, decide};
-use super::lane::{Lane, Parcel};
-use super::queue::{decoded, sequence};
-use super::records::Kept;
+use super::errors::unreadable;
+use super::lane::{Lane, Parcel, Until};
+use super::queue::decoded;
+use super::records::{Change, Kept};
 use super::{Held, Inner, lock};
+use crate::streams::Ack;
 
 /// How often a record is read anew because somebody wrote it in between.
 const TRIES_MAX: usize = 50;
@@ -32,7 +34,30 @@ enum Looked {
     Watch(u64),
 }
 
+/// A job that this process is about to have in hand, as long as this lives.
+struct Taking<'a>(&'a Inner, JobId);
+
+impl<'a> Taking<'a> {
+    fn begin(inner: &'a Inner, id: &JobId) -> Self {
+        lock(&inner.taking).push(id.clone());
+        Self(inner, id.clone())
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        let mut taking = lock(&self.0.taking);
+        if let Some(at) = taking.iter().position(|id| *id == self.1) {
+            taking.swap_remove(at);
+        }
+    }
+}
+
 impl Inner {
+    fn is_in_hand(&self, id: &JobId) -> bool {
+        lock(&self.held).contains_key(id) || lock(&self.taking).contains(id)
+    }
+
     pub(super) async fn lane(&self, worker: &Worker, concern: &str) -> Result<Arc<Lane>> {
         let key = (worker.host.clone(), concern.to_owned());
         if let Some(lane) = lock(&self.lanes).get(&key) {
@@ -52,9 +77,10 @@ impl Inner {
         worker: &Worker,
         concern: &str,
         queues: Queues,
-        mut until: BoxFuture<'static, ()>,
+        until: BoxFuture<'static, ()>,
     ) -> Result<Option<Taken>> {
         let lane = self.lane(worker, concern).await?;
+        let mut until = Until::of(until);
         while let Some(parcel) = lane.next(queues, &mut until).await {
             if let Some(taken) = self.arrived(worker, parcel, &mut until).await? {
                 return Ok(Some(taken));
@@ -64,18 +90,15 @@ impl Inner {
     }
 
     /// Looks at a message's job until it is clear what the message means. Dropped on the way, the message goes back.
-    async fn arrived(
-        &self,
-        worker: &Worker,
-        parcel: Parcel,
-        until: &mut BoxFuture<'static, ()>,
-    ) -> Result<Option<Taken>> {
+    async fn arrived(&self, worker: &Worker, parcel: Parcel, until: &mut Until) -> Result<Option<Taken>> {
         let Some(message) = parcel.message() else {
             return Ok(None);
         };
-        let sequence = sequence(message)?;
+        let sequence = message
+            .sequence()
+            .map_err(|e| unreadable("a message of the queue", e))?;
         let unnamed = JobId(format!("of message {sequence}"));
-        let arrived = match decoded(&unnamed, &message.payload) {
+        let arrived = match decoded(&unnamed, message.payload()) {
             Ok(record) => record,
             Err(e) => {
                 // it would come for ever
@@ -120,6 +143,7 @@ impl Inner {
             Arrived {
                 sequence,
                 retries: arrived.retries,
+                in_hand: self.is_in_hand(id),
             },
             worker,
         );
@@ -134,6 +158,7 @@ impl Inner {
             beats: 0,
         });
         let was_dead = kept.record.job.state == wire::job::JobState::Dead;
+        let before = (revision > 0 && cfg!(debug_assertions)).then(|| kept.record.clone());
         match meaning {
             Delivered::Drop => {
                 acknowledge(parcel).await;
@@ -141,7 +166,7 @@ impl Inner {
             }
             Delivered::Mine => {
                 if let Some(message) = parcel.take().and_then(Parcel::keep) {
-                    let _served_by_the_next_beat = message.ack_with(AckKind::Progress).await;
+                    let _served_by_the_next_beat = message.ack(Ack::Progress).await;
                 }
                 return Ok(Looked::Nothing);
             }
@@ -151,6 +176,7 @@ impl Inner {
                 let why = format!("{holder} was silent for {} ms", self.limits().lease_ms);
                 kept.record.lapse(&why, self.limits().deliveries_max, &now);
             }
+            Delivered::Unlearned => kept.record.unlearn(&now),
             Delivered::Retry => {
                 // whoever asked for it again has signed that
                 kept.record.authority.clone_from(&arrived.authority);
@@ -176,10 +202,16 @@ impl Inner {
         kept.message = sequence;
         kept.beats += 1;
         if kept.record.job.state.is_final() {
-            return self.set_aside(&kept, revision, parcel).await;
+            return self.set_aside(before.as_ref(), &kept, revision, parcel).await;
         }
         let ticket = kept.record.take(worker, &now)?;
-        let Some(revision) = self.records.swap(&kept, revision).await? else {
+        let _taking = Taking::begin(self, id);
+        let change = Change {
+            before: before.as_ref(),
+            kept: &kept,
+            writer: Some(worker),
+        };
+        let Some(revision) = self.records.swap(change, revision).await? else {
             return Ok(Looked::Again);
         };
         lock(&self.watched).remove(id);
@@ -189,6 +221,9 @@ impl Inner {
         let Some(message) = parcel.take().and_then(Parcel::keep) else {
             return Ok(Looked::Nothing);
         };
+        if planted::is(Fault::AcknowledgedEarly) {
+            let _whatever_comes = message.ack(Ack::Done).await;
+        }
         let job = kept.record.job.clone();
         let held = Held {
             kept,
@@ -201,12 +236,23 @@ impl Inner {
     }
 
     /// A job that nobody gets: its worker is gone, or nobody stands behind it. Dead, or cancelled.
-    async fn set_aside(&self, kept: &Kept, revision: u64, parcel: &mut Option<Parcel>) -> Result<Looked> {
+    async fn set_aside(
+        &self,
+        before: Option<&Record>,
+        kept: &Kept,
+        revision: u64,
+        parcel: &mut Option<Parcel>,
+    ) -> Result<Looked> {
         let id = &kept.record.job.id;
         if kept.record.job.state == wire::job::JobState::Dead {
             self.records.note_dead(&kept.record.job.target, id).await?;
         }
-        if self.records.swap(kept, revision).await?.is_none() {
+        let change = Change {
+            before,
+            kept,
+            writer: None,
+        };
+        if self.records.swap(change, revision).await?.is_none() {
             return Ok(Looked::Again);
         }
         lock(&self.watched).remove(id);
@@ -219,6 +265,9 @@ impl Inner {
     /// True when the record has had this revision for half a lease of this host's clock. The watch begins with the first
     /// question.
     fn stood_still(&self, id: &JobId, revision: u64) -> bool {
+        if planted::is(Fault::TakenUnwatched) {
+            return true;
+        }
         let now = Instant::now();
         let mut watched = lock(&self.watched);
         if watched.len() >= WATCHED_MAX {
@@ -233,21 +282,16 @@ impl Inner {
 
     /// Waits for half a lease, with the message in hand. False when the caller has to let go: the worker lives, or `until`
     /// ended.
-    async fn stands_still(
-        &self,
-        arrived: &Record,
-        revision: u64,
-        parcel: &Option<Parcel>,
-        until: &mut BoxFuture<'static, ()>,
-    ) -> bool {
+    async fn stands_still(&self, arrived: &Record, revision: u64, parcel: &Option<Parcel>, until: &mut Until) -> bool {
         if let Some(message) = parcel.as_ref().and_then(Parcel::message) {
-            let _else_it_comes_again = message.ack_with(AckKind::Progress).await;
+            let _else_it_comes_again = message.ack(Ack::Progress).await;
         }
         let (id, queue) = (&arrived.job.id, &arrived.job.target);
         let since = lock(&self.watched).get(id).map(|(_, since)| *since);
         let ready = since.unwrap_or_else(Instant::now) + self.lease() / 2 + Duration::from_millis(1);
         tokio::select! {
-            () = until => return false,
+            biased;
+            () = until.comes() => return false,
             () = tokio::time::sleep_until(ready) => {}
         }
         match self.records.get(queue, id).await {
@@ -261,7 +305,7 @@ impl Inner {
 /// do.
 async fn acknowledge(parcel: &mut Option<Parcel>) {
     if let Some(message) = parcel.take().and_then(Parcel::keep)
-        && let Err(e) = message.double_ack().await
+        && let Err(e) = message.ack(Ack::Done).await
     {
         tracing::debug!(error = %e, "a message was not acknowledged; it comes again");
     }

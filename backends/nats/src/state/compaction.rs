@@ -6,16 +6,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::Stream;
 use futures::StreamExt;
 use state::{Key, Kind, Result, StateError, TOMBSTONES_MAX};
 
-use super::entries::{Raw, Write, write};
-use super::keys;
+use super::entries::{FORGOTTEN, Write, is_deletion, write};
+use super::{STREAM, keys};
 use crate::acknowledged::keep;
-use crate::lattice::Lattice;
+use crate::streams::{Jetstream, OPERATION, Outgoing, Streams};
 
 /// How many deletions of one process bring it to look.
 const LOOK_EVERY: u64 = TOMBSTONES_MAX / 2;
@@ -31,13 +30,13 @@ pub(crate) struct Compaction(AtomicU64);
 
 impl Compaction {
     /// A key was deleted; now and then the old markers go.
-    pub(crate) fn deleted(&self, lattice: &Lattice, stream: &Stream) {
+    pub(crate) fn deleted(&self, of: Option<&(Jetstream, Stream)>) {
         if self.0.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY != LOOK_EVERY - 1 {
             return;
         }
-        let (lattice, stream) = (lattice.clone(), stream.clone());
+        let Some((streams, stream)) = of.cloned() else { return };
         tokio::spawn(async move {
-            if let Err(error) = compact(&lattice, &stream, TOMBSTONES_MAX).await {
+            if let Err(error) = compact(&streams, &stream, TOMBSTONES_MAX).await {
                 tracing::warn!(%error, "old deletions stay in the state for now");
             }
         });
@@ -45,19 +44,14 @@ impl Compaction {
 }
 
 /// The revision up to which deletions may be forgotten.
-pub(crate) async fn floor(stream: &Stream) -> Result<u64> {
-    match stream.get_last_raw_message_by_subject(&floor_subject()).await {
-        Ok(message) => Ok(std::str::from_utf8(&message.payload)
-            .ok()
-            .and_then(|t| t.parse().ok())
-            .unwrap_or(0)),
-        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
-        Err(e) => Err(failed(&e)),
-    }
+pub(crate) async fn floor(streams: &dyn Streams) -> Result<u64> {
+    let found = streams.last(STREAM, &floor_subject()).await.map_err(|e| failed(&e))?;
+    let told = found.and_then(|message| std::str::from_utf8(&message.payload).ok()?.parse().ok());
+    Ok(told.unwrap_or(0))
 }
 
 /// Removes all markers but the newest `kept_max`; returns how many went.
-pub(crate) async fn compact(lattice: &Lattice, stream: &Stream, kept_max: u64) -> Result<usize> {
+pub(crate) async fn compact(streams: &dyn Streams, stream: &Stream, kept_max: u64) -> Result<usize> {
     let mut markers = markers(stream).await?;
     let excess = markers
         .len()
@@ -67,14 +61,14 @@ pub(crate) async fn compact(lattice: &Lattice, stream: &Stream, kept_max: u64) -
     let Some((raised, _)) = markers.last() else {
         return Ok(0);
     };
-    if floor(stream).await? < *raised {
-        let kept = keep(lattice, &floor_subject(), HeaderMap::new(), raised.to_string().into()).await;
+    if floor(streams).await? < *raised {
+        let kept = keep(streams, Outgoing::new(floor_subject(), raised.to_string())).await;
         kept.map_err(|e| failed(&e))?;
     }
     let mut gone = 0;
     for (sequence, key) in &markers {
         // one that was written over meanwhile is gone already
-        match write(lattice, key, Write::Oblivion, Some(*sequence)).await {
+        match write(streams, key, Write::Oblivion, Some(*sequence)).await {
             Ok(_) => gone += 1,
             Err(error) => tracing::debug!(sequence, %error, "a marker was not removed"),
         }
@@ -99,9 +93,9 @@ async fn markers(stream: &Stream) -> Result<Vec<(u64, Key)>> {
         let message = message.map_err(|e| failed(&e))?;
         let info = message.info().map_err(|e| failed(&e))?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
-        let raw = Raw::new(sequence, message.headers.as_ref(), message.payload.clone());
-        if raw.deleted
-            && !raw.forgotten
+        let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str());
+        if is_deletion(header(OPERATION))
+            && header(FORGOTTEN).is_none()
             && let Some(key) = keys::key(&message.subject)
         {
             found.push((sequence, key));

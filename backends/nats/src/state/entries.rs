@@ -1,23 +1,18 @@
 //! One key's message: written with an expectation, read from the leader.
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
+use planted::Fault;
 use state::{Entry, Key, Kind, Result, StateError, rules};
 
-use super::keys;
+use super::{STREAM, keys};
 use crate::acknowledged::{NotKept, keep};
-use crate::lattice::Lattice;
 use crate::replies::NoAnswer;
+use crate::streams::{EXPECTED, OPERATION, Outgoing, Stored, Streams, TTL};
 
 /// When a lease ends by the servers' clock, Unix milliseconds.
 const EXPIRES: &str = "Windlass-Expires-Ms";
-/// What NATS's key-value clients look at.
-const OPERATION: &str = "KV-Operation";
 /// The deletion of the key is forgotten, and this message goes in a moment.
-const FORGOTTEN: &str = "Windlass-Forgotten";
-/// The sequence that the key's message must have; 0 for none.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const FORGOTTEN: &str = "Windlass-Forgotten";
 /// JetStream: the expected sequence was another one.
 const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
 /// JetStream: limits of the stream, of the account or of the disk.
@@ -36,21 +31,22 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    pub(crate) fn new(sequence: u64, headers: Option<&HeaderMap>, value: Bytes) -> Self {
-        let header = |name: &str| headers.and_then(|h| h.get(name)).map(|v| v.as_str());
+    pub(crate) fn of(message: Stored) -> Self {
         Self {
-            sequence,
-            value,
-            deleted: header(OPERATION).is_some_and(|op| op == "DEL" || op == "PURGE"),
-            forgotten: header(FORGOTTEN).is_some(),
-            expires_ms: header(EXPIRES).and_then(|text| text.parse().ok()),
+            sequence: message.sequence,
+            deleted: is_deletion(message.header(OPERATION)),
+            forgotten: message.header(FORGOTTEN).is_some(),
+            expires_ms: message.header(EXPIRES).and_then(|text| text.parse().ok()),
+            value: message.payload,
         }
     }
 
-    /// As a caller sees it; `None` when it was deleted or its time is over. `offset_ms` is what the servers' clock is ahead.
-    pub(crate) fn live(self, key: &Key, now_ms: u64, offset_ms: i128) -> Option<Entry> {
-        let expires_at_ms = self.expires_ms.map(|ms| u64::try_from(ms - offset_ms).unwrap_or(0));
-        let over = expires_at_ms.is_some_and(|end| end <= now_ms);
+    /// As a caller sees it, by whose clock it is `now_ms`; `None` when it was deleted or its time is over by the servers' clock.
+    pub(crate) fn live(self, key: &Key, now_ms: u64, server_ms: i128) -> Option<Entry> {
+        let over = self.expires_ms.is_some_and(|end| end <= server_ms);
+        let expires_at_ms = self
+            .expires_ms
+            .map(|end| now_ms.saturating_add(u64::try_from(end - server_ms).unwrap_or(0)));
         (!self.deleted && !over).then(|| Entry {
             key: key.clone(),
             value: self.value,
@@ -58,6 +54,11 @@ impl Raw {
             expires_at_ms,
         })
     }
+}
+
+/// Whether a message says that its key is gone.
+pub(crate) fn is_deletion(operation: Option<&str>) -> bool {
+    operation.is_some_and(|op| op == "DEL" || op == "PURGE")
 }
 
 /// What is written.
@@ -89,41 +90,32 @@ pub(crate) enum Written {
 }
 
 /// Writes where the key's message has the sequence `expected`, whatever it has when there is none.
-pub(crate) async fn write(lattice: &Lattice, key: &Key, what: Write, expected: Option<u64>) -> Result<Written> {
-    let mut headers = HeaderMap::new();
-    let value = match what {
-        Write::Value(value) => value,
+pub(crate) async fn write(streams: &dyn Streams, key: &Key, what: Write, expected: Option<u64>) -> Result<Written> {
+    let message = |value: Bytes| Outgoing::new(keys::subject(key), value);
+    let mut message = match what {
+        Write::Value(value) => message(value),
         Write::Lease {
             value,
             expires_ms,
             gone_after_s,
-        } => {
-            headers.insert(EXPIRES, expires_ms.to_string());
-            headers.insert("Nats-TTL", format!("{gone_after_s}s"));
-            value
-        }
-        Write::Deletion => {
-            headers.insert(OPERATION, "DEL");
-            Bytes::new()
-        }
-        Write::Release { gone_after_s } => {
-            headers.insert(OPERATION, "DEL");
-            headers.insert("Nats-TTL", format!("{gone_after_s}s"));
-            Bytes::new()
-        }
-        Write::Oblivion => {
-            headers.insert(OPERATION, "PURGE");
-            headers.insert(FORGOTTEN, "1");
+        } => message(value)
+            .with(EXPIRES, expires_ms)
+            .with(TTL, format!("{gone_after_s}s")),
+        Write::Deletion => message(Bytes::new()).with(OPERATION, "DEL"),
+        Write::Release { gone_after_s } => message(Bytes::new())
+            .with(OPERATION, "DEL")
+            .with(TTL, format!("{gone_after_s}s")),
+        Write::Oblivion => message(Bytes::new())
+            .with(OPERATION, "PURGE")
+            .with(FORGOTTEN, 1)
             // as short as the servers can
-            headers.insert("Nats-TTL", "1s");
-            Bytes::new()
-        }
+            .with(TTL, "1s"),
     };
-    rules::check_value(key, &value)?;
-    if let Some(sequence) = expected {
-        headers.insert(EXPECTED, sequence.to_string());
+    rules::check_value(key, &message.payload)?;
+    if let Some(sequence) = expected.filter(|_| !planted::is(Fault::StateUncompared)) {
+        message = message.with(EXPECTED, sequence);
     }
-    match keep(lattice, &keys::subject(key), headers, value).await {
+    match keep(streams, message).await {
         Ok(sequence) => Ok(Written::As(sequence)),
         Err(NotKept::Refused(refusal)) if WRONG_SEQUENCE.contains(&refusal.err_code) => Ok(Written::Otherwise),
         Err(why) => Err(not_written(key, why)),
@@ -142,14 +134,9 @@ fn not_written(key: &Key, why: NotKept) -> StateError {
 }
 
 /// The key's message, from the stream's leader.
-pub(crate) async fn read(stream: &Stream, key: &Key) -> Result<Option<Raw>> {
-    match stream.get_last_raw_message_by_subject(&keys::subject(key)).await {
-        Ok(message) => Ok(Some(Raw::new(
-            message.sequence,
-            Some(&message.headers),
-            message.payload,
-        ))),
-        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+pub(crate) async fn read(streams: &dyn Streams, key: &Key) -> Result<Option<Raw>> {
+    match streams.last(STREAM, &keys::subject(key)).await {
+        Ok(found) => Ok(found.map(Raw::of)),
         Err(e) => Err(StateError::new(Kind::Unavailable, format!("key {key} can't be read: {e}")).caused_by(e)),
     }
 }

@@ -1,92 +1,71 @@
-//! How far the servers' clock is ahead of this host's: leases end by theirs, so that hosts whose clocks differ agree.
+//! What the servers' clock says: leases end by theirs, so that hosts whose clocks differ agree, and that a host's clock may be set
+//! while its leases stand. Between two looks at it the time goes on as this host's steady clock does.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-use state::NowMs;
 use tokio::time::Instant;
 
-use crate::error::{Kind, NatsError};
-use crate::lattice::Lattice;
+use crate::error::NatsError;
+use crate::streams::Streams;
 
-/// How long a measurement is good for: this host's clock may be set meanwhile.
+/// How long a look is good for: two steady clocks differ by less than a millisecond in that time, but for one that stood still
+/// while its host slept.
 const MEASURED_EVERY: Duration = Duration::from_secs(60);
 
-/// What was measured: how far the servers' clock is ahead, their time then, and when.
-#[derive(Debug)]
-pub(crate) struct ServerClock(Mutex<Measured>);
-
+/// A look at it: the servers' time in Unix milliseconds, and when that was.
 #[derive(Debug, Clone, Copy)]
-struct Measured {
-    offset_ms: i128,
-    server_ms: u64,
+struct Look {
+    server_ms: i128,
     at: Instant,
 }
 
-impl Measured {
-    fn now(offset_ms: i128, now_ms: &NowMs) -> Self {
-        Self {
-            offset_ms,
-            server_ms: u64::try_from(i128::from(now_ms()) + offset_ms).unwrap_or_default(),
-            at: Instant::now(),
-        }
-    }
-}
+/// The latest look.
+#[derive(Debug)]
+pub(crate) struct ServerClock(Mutex<Look>);
 
 impl ServerClock {
-    pub(crate) async fn open(lattice: &Lattice, stream: &str, now_ms: &NowMs) -> Result<Self, NatsError> {
-        let offset_ms = measure(lattice, stream, now_ms).await?;
-        Ok(Self(Mutex::new(Measured::now(offset_ms, now_ms))))
+    pub(crate) async fn open(streams: &dyn Streams, stream: &'static str) -> Result<Self, NatsError> {
+        Ok(Self(Mutex::new(look(streams, stream).await?)))
     }
-    fn measured(&self) -> Measured {
+
+    fn latest(&self) -> MutexGuard<'_, Look> {
         // nothing panics under this lock
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Milliseconds to add to this host's time.
-    pub(crate) fn offset_ms(&self) -> i128 {
-        self.measured().offset_ms
+
+    /// The servers' time now, Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> i128 {
+        let latest = *self.latest();
+        latest.server_ms + i128::try_from(latest.at.elapsed().as_millis()).unwrap_or(0)
     }
-    /// The servers' time now, in Unix milliseconds. It goes on by this host's monotonic clock, so setting this host's clock
-    /// doesn't move it.
+
+    /// The same for those who count without a sign.
     pub(crate) fn server_ms(&self) -> u64 {
-        let measured = self.measured();
-        let since = u64::try_from(measured.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        measured.server_ms.saturating_add(since)
+        u64::try_from(self.now_ms()).unwrap_or(0)
     }
-    /// Measures again when the last time is a while ago; keeps what it has when the servers don't answer.
-    pub(crate) async fn refresh(&self, lattice: &Lattice, stream: &str, now_ms: &NowMs) {
-        if self.measured().at.elapsed() < MEASURED_EVERY {
+
+    /// Looks again when the last time is a while ago; goes on with what it has when the servers don't answer.
+    pub(crate) async fn refresh(&self, streams: &dyn Streams, stream: &'static str) {
+        if self.latest().at.elapsed() < MEASURED_EVERY {
             return;
         }
-        match measure(lattice, stream, now_ms).await {
-            Ok(offset) => {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Measured::now(offset, now_ms);
-            }
+        match look(streams, stream).await {
+            Ok(look) => *self.latest() = look,
             Err(error) => tracing::warn!(%error, "the servers' clock can't be read; the last look at it is kept"),
         }
     }
 }
 
-/// The servers' time (in the answer about a stream) less ours in the middle of asking.
-async fn measure(lattice: &Lattice, stream: &str, now_ms: &NowMs) -> Result<i128, NatsError> {
-    let before = now_ms();
-    let info: Value = lattice
-        .jetstream()
-        .request(format!("STREAM.INFO.{stream}"), &())
-        .await
-        .map_err(|e| {
-            NatsError::new(Kind::Unavailable, format!("the servers' clock can't be read: {e}")).caused_by(e)
-        })?;
-    let middle = i128::from(before) + i128::from(now_ms().saturating_sub(before)) / 2;
-    let server = info["ts"]
-        .as_str()
-        .and_then(|ts| async_nats::datetime::parse_rfc3339(ts).ok());
-    let server = server.ok_or_else(|| {
-        NatsError::new(
-            Kind::Unfit,
-            "the NATS server doesn't tell its time; windlass needs 2.11 or newer",
-        )
+/// The servers' time (in the answer about a stream), as that of the middle of asking.
+async fn look(streams: &dyn Streams, stream: &'static str) -> Result<Look, NatsError> {
+    let before = Instant::now();
+    let server_ms = streams.time_ms(stream).await.map_err(|e| {
+        let message = format!("the servers' clock can't be read: {e}");
+        NatsError::new(e.kind, message).caused_by(e)
     })?;
-    Ok(server.unix_timestamp_nanos() / 1_000_000 - middle)
+    Ok(Look {
+        server_ms,
+        at: before + before.elapsed() / 2,
+    })
 }

@@ -53,7 +53,7 @@ async fn the_signed_bus_is_the_bus() {
 /// What is not below a signed prefix passes by; what is, is wrapped: the suite runs on both.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_signed_state_is_the_state() {
-    state::conformance::all(|now_ms| async move {
+    let fresh = |now_ms| async move {
         let fleet = member(1, &Turned::at(1));
         SignedState::new(
             memory(now_ms),
@@ -62,8 +62,8 @@ async fn the_signed_state_is_the_state() {
             &HostId::new("h1").unwrap(),
             &["hosts/orders/"],
         )
-    })
-    .await;
+    };
+    state::conformance::all(fresh, state::conformance::turn).await;
 }
 
 fn drain() -> Subject {
