@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bus::Bus;
 use bytes::Bytes;
 use futures::StreamExt;
+use integration::fleet;
 use integration::nats::{Cluster, Server};
 use integration::process::{Running, Windlass};
 use integration::scratch::Scratch;
@@ -153,10 +154,17 @@ struct Daemons {
 impl Daemons {
     async fn start(url: &str, scratch: &Scratch) -> Self {
         let mut running = Vec::new();
+        let place = |id: &str| {
+            let windlass = Windlass::new(&scratch.join(id)).expect("the binary: cargo build --release --bin windlass");
+            windlass.env("WINDLASS_NATS", url).env("WINDLASS_HOST_ID", id)
+        };
+        let first = place("d0");
         for n in 0..SCHEDULERS {
             let id = format!("d{n}");
-            let windlass = Windlass::new(&scratch.join(&id)).expect("the binary: cargo build --release --bin windlass");
-            let windlass = windlass.env("WINDLASS_NATS", url).env("WINDLASS_HOST_ID", &id);
+            let windlass = place(&id);
+            if n > 0 {
+                fleet::join(&first, &windlass, &id);
+            }
             let daemon = windlass.spawn(&["serve"]).expect("it starts");
             let said = daemon.wait_for_line(Duration::from_secs(60), |line| line.contains("serving"));
             said.expect("it serves");
@@ -167,8 +175,16 @@ impl Daemons {
             started_at: "2026-01-01T00:00:00Z".into(),
         };
         let bus = nats::NatsBus::open(&lattice(url).await, identity).await.expect("a bus");
+        // placements change something, so they are signed by somebody who may
+        fleet::join_person(&first, &place("asker"), "asker");
+        let asker = trust::Place::at(&scratch.join("asker"));
+        let belonging = asker.belonging().expect("it is read").expect("it joined");
+        let (key, _) = asker.identity().expect("it is read").expect("a key");
+        let now = bus.fleet_now().await.expect("the servers' time");
+        let me = Some((belonging.me, key));
+        let fleet = trust::Fleet::new(me, trust::Book::default(), trust::Bounds::default(), now);
         Self {
-            bus: Arc::new(bus),
+            bus: Arc::new(trust::SignedBus::asking(Arc::new(bus), fleet)),
             running,
         }
     }
